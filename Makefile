@@ -1,0 +1,47 @@
+# `make demo` and `make test` each do everything from a fresh clone; Python 3.11 or newer and make are all they need.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+DATA ?= $(wildcard ../shared/data)
+
+.PHONY: setup demo test lint types bench bench-setup redis8 clean
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+.venv/demo-ready: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	@touch $@
+
+.venv/test-ready: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group lint
+	@touch $@ .venv/demo-ready
+
+setup: .venv/test-ready  ## everything that `make test` needs
+
+demo: .venv/demo-ready  ## a support desk's traffic, plain and with the layers: table and HTML report
+	$(BIN)/llmcost demo $(ARGS)
+
+lint: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test-ready
+	$(BIN)/mypy
+
+test: lint types  ## the one command: lint, types, tests, notebooks, README code
+	$(BIN)/python -m pytest $(ARGS)
+
+bench-setup: .venv/test-ready  ## the rivals that benchmarks are measured beside
+	$(BIN)/python -m pip install --quiet --group bench
+
+bench: .venv/test-ready
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LLMCOST_DATA="$(DATA)" $(BIN)/python -m benchmarks.ledger $(ARGS)
+
+redis8:  ## Redis 8 with vector sets in a side environment, for the tests marked `redis8`
+	sh scripts/redis8.sh
+
+clean:
+	rm -rf .venv .venv-redis8 .mypy_cache .ruff_cache .pytest_cache

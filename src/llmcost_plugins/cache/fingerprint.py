@@ -1,0 +1,112 @@
+"""What makes two requests the same.
+
+A key has two parts. The *partition* holds all that must never be shared: tenant, namespace, version, dialect, model and
+parameters, tools and schema, system prompt, earlier turns. The *question* is the user's last turn. Only the question is
+ever compared loosely.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmcost_plugins.tokens import message_text
+from llmcost_plugins.types import Message, Request
+
+_CODE = re.compile(r"[`{}<>=\\|$#@^~_\[\]]|\w\(|://|\"|(?:^|\s)--?\w")
+_ACRONYM = re.compile(r"\b[A-Z]{2,}\b")
+_END_MARKS = " \t\r\n.?!…"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A request's identity: `key` is looked up, `exact` tells a repeat to the letter from one that differs in form."""
+
+    key: str
+    exact: str
+    question: str
+
+
+def fingerprint(request: Request, *, namespace: str, version: str, secret: bytes | None = None) -> Fingerprint:
+    """Return the identity of a request; with a `secret` an HMAC, so that keys tell nothing and cannot be forged."""
+    question = question_of(request)
+    partition = _digest(_plain(_partition(request, namespace, version, alone=question is not None)), secret)
+    if question is None:
+        return Fingerprint(partition, partition, "")
+    exact = _digest(f"{partition}\0exact\0{question}", secret)
+    form = normalised(question)
+    return Fingerprint(exact if form is None else _digest(f"{partition}\0form\0{form}", secret), exact, question)
+
+
+def question_of(request: Request) -> str | None:
+    """Return the text of the last turn if it is the user's and only text, else None."""
+    last = request.messages[-1] if request.messages else None
+    if last is None or last.get("role") != "user" or "extras" in last:
+        return None
+    content = last.get("content")
+    if isinstance(content, str):
+        return content
+    texts = [part for part in content or () if isinstance(part, Mapping) and part.get("type") == "text"]
+    return message_text(last) if len(texts) == len(content or ()) and texts else None
+
+
+def normalised(question: str) -> str | None:
+    """Return the question without the differences that never matter: spacing, end marks, and the case of plain words.
+
+    None where form may matter: text that holds code, markup, quotes or addresses. Words written in capitals (IT, WHO)
+    keep them, unless the whole text is shouted.
+    """
+    if _CODE.search(question):
+        return None
+    text = " ".join(question.split()).strip(_END_MARKS)
+    shouted = text.isupper()
+    kept = {} if shouted else {word.lower(): word for word in _ACRONYM.findall(text)}
+    lowered = text.casefold()
+    for low, word in kept.items():
+        lowered = re.sub(rf"\b{low}\b", word, lowered)
+    return lowered or None
+
+
+def cacheable_identity(identity: str) -> bool:
+    """Tell whether a model's description names it for good: no object addresses, no classes known by name only."""
+    return " at 0x" not in identity and "<class '" not in identity
+
+
+def _partition(request: Request, namespace: str, version: str, *, alone: bool) -> list[Any]:
+    messages = request.messages[:-1] if alone else request.messages
+    tenant = request.scope.tenant
+    return [tenant, namespace, version, request.dialect, request.model, request.params, _canonical(messages)]
+
+
+def _canonical(messages: Sequence[Message]) -> list[Any]:
+    """Return messages with their tool-call ids renamed by order of appearance: providers draw them anew each time."""
+    seen: dict[str, str] = {}
+
+    def rename(call_id: Any) -> str:
+        return seen.setdefault(str(call_id), f"call-{len(seen)}")
+
+    plain: list[Any] = []
+    for message in messages:
+        body = dict(message)
+        if calls := body.get("tool_calls"):
+            body["tool_calls"] = [{**call, "id": rename(call.get("id"))} for call in calls]
+        if "tool_call_id" in body:
+            body["tool_call_id"] = rename(body["tool_call_id"])
+        plain.append(body)
+    return plain
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_refuse)
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"`{type(value).__name__}` has no lasting form")
+
+
+def _digest(text: str, secret: bytes | None) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return hmac.new(secret, data, hashlib.sha256).hexdigest() if secret else hashlib.sha256(data).hexdigest()

@@ -1,0 +1,51 @@
+"""Which questions a cache may answer at all: rules that can be read.
+
+They look at the user's question only, and err towards asking the model.
+"""
+
+import re
+from typing import Literal, TypeAlias
+
+Category: TypeAlias = Literal["general", "live", "personal", "creative"]
+
+_LIVE = re.compile(
+    r"\b(right now|at the moment|currently|today|tonight|tomorrow|yesterday|as of|latest|live|real[- ]?time|weather"
+    r"|this (?:morning|afternoon|evening|week|month)|in stock|forecast|still (?:open|available|on)|open now"
+    r"|what time is it|next (?:free|available|open|possible)"
+    r"|current (?:price|status|rate|time|offer|discount|wait\w*))\b",
+    re.IGNORECASE,
+)
+_OWN = (
+    r"order|parcel|package|delivery|shipment|refund|return|invoice|bill|balance|account|subscription|plan|payment|card|"
+    r"transfer|booking|appointment|ticket|claim|repair|points|credit|membership|warranty|purchase|bike|data|address|"
+    r"name|contract|limit|statement"
+)
+_PERSONAL = re.compile(
+    r"\b(?:where(?:'s| is| are)|what(?:'s| is| are| was)|when (?:will|is|does|did|are)|has|have|is|are|was|did|does|"
+    r"how (?:much|many|long)|show(?: me)?|check|track|look up|tell me|status of|cancel|change|update|delete|extend|"
+    r"pause|resend|why (?:was|is|did|has|have|hasn't|isn't))"
+    rf"\b[^.?!]*\b(?:my|our|mine)\b[^.?!]*\b(?:{_OWN})s?\b"
+    r"|\b(?:am i|do i (?:still )?(?:have|owe)|have i|did i|was i|did you (?:get|receive))\b",
+    re.IGNORECASE,
+)
+_HOW_TO = re.compile(
+    r"^\W*(?:(?:hi|hello|hey|please)\W+)*(?:how (?:do|can|should|would|to)|can i|could i|where can i)\b",
+    re.IGNORECASE,
+)
+_CREATIVE = re.compile(
+    r"\b(?:write|compose|draft|invent|make up|come up with|create|brainstorm|suggest|think of|give me)\b[^.?!]*"
+    r"\b(?:poem|haiku|limerick|rhyme|story|joke|song|lyrics|slogan|tagline|toast|verse|names?|ideas?|caption|card|riddle|"
+    r"motto|tweet|post)\b",
+    re.IGNORECASE,
+)
+
+
+def category_of(question: str) -> Category:
+    """Return the first category whose rule matches the question."""
+    if _CREATIVE.search(question):
+        return "creative"
+    if _PERSONAL.search(question) and not _HOW_TO.search(question):
+        return "personal"
+    if _LIVE.search(question):
+        return "live"
+    return "general"

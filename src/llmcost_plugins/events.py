@@ -1,0 +1,144 @@
+"""What rooms tell the ledger: frozen facts, one type each.
+
+Decisions carry no money; `CallFinished` does. A `Sink` must not raise and must not block.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from llmcost_plugins.types import Hit, Scope, Usage
+
+Status: TypeAlias = Literal["ok", "error", "cut", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished:
+    """One model call, paid or failed: the one event that carries money.
+
+    `cost` is in pico-USD, None where no price is known. `baseline` is what the same tokens would have cost at the
+    strongest tier. `attempt` counts the calls made for one request from 1. `status` is `cut` for a stream whose reader
+    left or whose connection broke, `abandoned` for a call that never reported its end.
+    """
+
+    call_id: str
+    time: float
+    provider: str
+    model: str
+    usage: Usage
+    cost: int | None
+    baseline: int | None = None
+    provider_cache_saving: int = 0
+    input_cost: int = 0
+    approximate: bool = False
+    latency: float = 0.0
+    status: Status = "ok"
+    error: str = ""
+    attempt: int = 1
+    tier: str = ""
+    scope: Scope = Scope()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit:
+    """The cache answered; `usage` is what the stored answer took when it was bought.
+
+    `call_id` names this answering, so that a cache and a callback handler may both report it. `question` is kept in
+    memory for explanations only.
+    """
+
+    call_id: str
+    time: float
+    hit: Hit
+    provider: str
+    model: str
+    usage: Usage
+    scope: Scope = Scope()
+    question: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheMissed:
+    """The cache had no answer it may give; `reason` names why."""
+
+    time: float
+    reason: str
+    scope: Scope = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """The router chose a tier."""
+
+    time: float
+    tier: str
+    reason: str
+    scope: Scope = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalated:
+    """A tier's answer was not good enough; the call `call_id` was paid for nothing shown."""
+
+    time: float
+    call_id: str
+    tier: str
+    to: str
+    reason: str
+    scope: Scope = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack:
+    """A tier failed and another was asked."""
+
+    time: float
+    tier: str
+    to: str
+    error: str
+    scope: Scope = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentFailed:
+    """A part that must not cost the user the call failed, and the call went on without it."""
+
+    time: float
+    component: str
+    error: str
+    scope: Scope = Scope()
+
+
+Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Escalated | FellBack | ComponentFailed
+Sink: TypeAlias = Callable[[Event], None]
+
+_subscribed: list[Sink] = []
+_listening: ContextVar[tuple[Sink, ...]] = ContextVar("llmcost_listening", default=())
+
+
+def subscribe(sink: Sink) -> None:
+    """Deliver every later event of this process to `sink`, but for those sent to a sink of their own."""
+    _subscribed.append(sink)
+
+
+@contextmanager
+def listening(sink: Sink) -> Iterator[None]:
+    """Deliver to `sink` every event that the block sends, to whomever else it goes."""
+    token = _listening.set((*_listening.get(), sink))
+    try:
+        yield
+    finally:
+        _listening.reset(token)
+
+
+def emit(event: Event, sink: Sink | None = None) -> None:
+    """Send an event to `sink`, or to the process's subscribers, and to those listening around the caller."""
+    own = (sink,) if sink is not None else _subscribed
+    for receiver in own:
+        receiver(event)
+    for receiver in _listening.get():
+        if receiver not in own:
+            receiver(event)

@@ -1,0 +1,124 @@
+"""The one way of a request: find, route, call, settle, keep."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from llmcost_plugins.cache import Cache
+from llmcost_plugins.events import CacheHit, Sink, Status, emit
+from llmcost_plugins.ledger.billing import Billed, bill
+from llmcost_plugins.plan import Cut, Plan
+from llmcost_plugins.pricing import STANDARD, PriceBook, default_prices
+from llmcost_plugins.routing import Router
+from llmcost_plugins.types import Caller, Hit, Reply, Request, Tier, Usage, new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What calls are priced with, and where they are recorded; the process's ledger where `sink` is None."""
+
+    prices: PriceBook = field(default_factory=default_prices)
+    sink: Sink | None = None
+    clock: Callable[[], float] = time.time
+
+
+def serve(request: Request, *, cache: Cache | None, router: Router, caller: Caller, account: Account) -> Plan[Reply]:
+    """Answer a request from the cache or from the tier that the router chooses; every call made is recorded once."""
+    paid = _Payer(request, router, caller, account)
+    if cache is None:
+        return (yield from router.route(request, paid, caller.retryable, account.sink))
+    found = yield from cache.find(request, account.sink)
+    if found.reply is not None:
+        return found.reply
+    try:
+        reply = yield from router.route(request, paid, caller.retryable, account.sink)
+    except BaseException:
+        yield from cache.leave(found)
+        raise
+    yield from cache.keep(found, reply)
+    return reply
+
+
+class _Payer:
+    """Makes the calls of one request, and settles each."""
+
+    __slots__ = ("_account", "_attempts", "_baseline", "_caller", "_request")
+
+    def __init__(self, request: Request, router: Router, caller: Caller, account: Account) -> None:
+        strongest = router.strongest
+        self._request = request
+        self._caller = caller
+        self._account = account
+        self._attempts = 0
+        self._baseline = (strongest.provider, strongest.model_name) if len(router.tiers) > 1 else None
+
+    def __call__(self, tier: Tier, *, shown: bool) -> Plan[Reply]:
+        self._attempts += 1
+        call = _Call(tier, new_id(), self._attempts, self._account.clock(), time.perf_counter())
+        try:
+            reply: Reply = yield self._caller.ask(tier, call.id, shown=shown)
+        except Cut as cut:
+            self._settle(call, cut.partial, "cut", cut.error)
+            raise
+        except Exception as error:
+            self._settle(call, None, "error", error)
+            raise
+        except BaseException as error:
+            self._settle(call, None, "abandoned", error)
+            raise
+        if reply.hit is not None:
+            self._record_hit(call, reply, reply.hit)
+        else:
+            self._settle(call, reply, "cut" if reply.finish is None else "ok")
+        return replace(reply, call_id=call.id)
+
+    def _record_hit(self, call: "_Call", reply: Reply, hit: Hit) -> None:
+        """Record a hit of a cache that the tier's own model asked."""
+        event = CacheHit(
+            call_id=hit.id,
+            time=call.time,
+            hit=hit,
+            provider=call.tier.provider,
+            model=reply.model or call.tier.model_name,
+            usage=reply.usage or Usage(),
+            scope=self._request.scope,
+        )
+        emit(event, self._account.sink)
+
+    def _settle(self, call: "_Call", reply: Reply | None, status: Status, error: BaseException | None = None) -> None:
+        tier = call.tier
+        finished = bill(
+            self._account.prices,
+            Billed(
+                provider=tier.provider,
+                model=reply.model if reply is not None else "",
+                requested=tier.model_name,
+                scope=self._request.scope,
+                context=reply.price_context if reply is not None else STANDARD,
+            ),
+            self._usage(tier, reply, status),
+            call_id=call.id,
+            at=call.time,
+            latency=time.perf_counter() - call.started,
+            status=status,
+            error="" if error is None else f"{type(error).__name__}: {error}",
+            attempt=call.attempt,
+            tier=tier.name,
+            baseline=self._baseline,
+        )
+        emit(finished, self._account.sink)
+
+    def _usage(self, tier: Tier, reply: Reply | None, status: Status) -> Usage:
+        """Return what was reported; nothing for a call that failed; an estimate for one that was paid in silence."""
+        if reply is not None and reply.usage is not None:
+            return reply.usage
+        return Usage() if status == "error" else self._caller.estimate(tier, reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    tier: Tier
+    id: str
+    attempt: int
+    time: float
+    started: float

@@ -1,0 +1,9 @@
+"""The components as LangChain knows them."""
+
+from llmcost_plugins.langchain.cache import SemanticCache
+from llmcost_plugins.langchain.callbacks import CostCallbackHandler
+from llmcost_plugins.langchain.chat import CostAwareChatModel
+from llmcost_plugins.ledger import track
+from llmcost_plugins.scope import scope
+
+__all__ = ["CostAwareChatModel", "CostCallbackHandler", "SemanticCache", "scope", "track"]

@@ -1,0 +1,328 @@
+"""The cost callback handler, and `track` for LangChain."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from llmcost_plugins.events import CacheHit, Event, FellBack, Status, emit
+from llmcost_plugins.langchain.convert import finish_of, hit_of, message_of, price_context, to_message, usage_of
+from llmcost_plugins.ledger import Ledger, track, watch_with
+from llmcost_plugins.ledger.billing import Billed, bill
+from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.scope import current_scope
+from llmcost_plugins.tokens import count_messages, count_text
+from llmcost_plugins.types import Hit, Scope, Usage
+
+CALL_ID = "llmcost_call_id"  # metadata key by which a flow door names the call that it reports itself
+_RETRY_TAG = "retry:attempt:"
+
+
+class _Open(NamedTuple):
+    """A run that has started and not ended; `reported` ones a flow door reports as well."""
+
+    call_id: str
+    time: float
+    started: float
+    parent: UUID | None
+    provider: str
+    model: str
+    scope: Scope
+    tags: tuple[str, ...]
+    attempt: int
+    prompt: Sequence[Any]
+    reported: bool
+
+
+class CostCallbackHandler(BaseCallbackHandler):
+    """Records what every LangChain model call costs, and what caches saved.
+
+    Pass it in `callbacks=[...]`, or use `track()`, which needs no passing. Thread- and async-safe; runs inline, so that
+    async calls make no detour through a thread. A model that calls another model inside its own run is a wrapper: only
+    the inner call is billed.
+
+    Args:
+        ledger: Where to record; the process's ledger and the enclosing `track` blocks' otherwise.
+        prices: What to price with.
+        open_ttl: Seconds after which a run that never ended (a cancelled task) is swept and recorded as `abandoned`.
+        max_open: How many open runs are kept before the oldest are swept early.
+        clock: Seconds since the epoch.
+    """
+
+    run_inline = True
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None = None,
+        prices: PriceBook | None = None,
+        open_ttl: float = 600.0,
+        max_open: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sink = ledger.record if ledger is not None else None
+        self._prices = prices or (ledger.prices if ledger is not None else default_prices())
+        self._open_ttl = open_ttl
+        self._max_open = max_open
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[UUID, _Open] = {}
+        self._inside: dict[UUID, UUID] = {}
+        self._wrappers: set[UUID] = set()
+        self._failed_parents: dict[UUID, int] = {}
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs have started and not ended."""
+        return len(self._open)
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a chat model's run."""
+        self._start(messages[0] if messages else (), run_id, parent_run_id, tags, metadata or {})
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a completion model's run."""
+        self._start(prompts, run_id, parent_run_id, tags, metadata or {})
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Bill the run, or record the cache hit that it was."""
+        run = self._finish(run_id)
+        if run is None:
+            return
+        generation = response.generations[0][0] if response.generations and response.generations[0] else None
+        message = message_of(generation) if generation is not None else None
+        if message is None:
+            self._bill_completion(run, response)
+        elif hit := hit_of(message, call_id=run.call_id):
+            self._record_hit(run, message, hit)
+        elif not message.response_metadata.get("llmcost", {}).get("billed"):
+            self._bill_chat(run, message, response, (generation and generation.generation_info) or {})
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Record the failure; what a broken-off stream had shown by then was paid for, and is estimated."""
+        run = self._finish(run_id)
+        if run is None:
+            return
+        if run.parent is not None and isinstance(error, Exception):
+            with self._lock:
+                self._failed_parents[run.parent] = self._failed_parents.get(run.parent, 0) + 1
+        partial = _partial_text(kwargs.get("response"))
+        left = not isinstance(error, Exception)
+        status: Status = "cut" if left or partial else "error"
+        usage = _estimated(run, partial) if status == "cut" else Usage()
+        self._bill(run, usage, status=status, error=f"{type(error).__name__}: {error}")
+
+    def on_chain_start(
+        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a chain that runs inside a model's run, so that a model inside it is known to be inside too."""
+        if parent_run_id is not None and (parent_run_id in self._open or parent_run_id in self._inside):
+            with self._lock:
+                self._inside[run_id] = parent_run_id
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget what was remembered of the chain."""
+        self._forget_chain(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget what was remembered of the chain."""
+        self._forget_chain(run_id)
+
+    def sweep(self, *, older_than: float | None = None) -> int:
+        """Close runs that never ended, as calls of cancelled tasks do; their prompts are billed as an estimate.
+
+        Runs that started over `older_than` seconds ago (`open_ttl` by default) are swept. Returns how many were.
+        """
+        limit = time.perf_counter() - (self._open_ttl if older_than is None else older_than)
+        with self._lock:
+            late = [run_id for run_id, run in self._open.items() if run.started <= limit]
+            if len(self._failed_parents) > self._max_open:
+                self._failed_parents.clear()
+        for run_id in late:
+            run = self._finish(run_id)
+            if run is not None:
+                self._bill(run, _estimated(run, ""), status="abandoned")
+        return len(late)
+
+    def _start(
+        self,
+        prompt: Sequence[Any],
+        run_id: UUID,
+        parent: UUID | None,
+        tags: list[str] | None,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        run = _Open(
+            call_id=metadata.get(CALL_ID) or str(run_id),
+            time=self._clock(),
+            started=time.perf_counter(),
+            parent=parent,
+            provider=metadata.get("ls_provider") or "",
+            model=metadata.get("ls_model_name") or "",
+            scope=current_scope(metadata),
+            tags=tuple(tags) if tags else (),
+            attempt=self._attempt(parent, tags),
+            prompt=prompt,
+            reported=CALL_ID in metadata,
+        )
+        with self._lock:
+            self._open[run_id] = run
+            crowded = len(self._open) > self._max_open
+            if parent is not None:
+                self._mark_wrappers(parent)
+        if crowded:
+            self.sweep(older_than=min(self._open_ttl, 60.0))
+
+    def _attempt(self, parent: UUID | None, tags: list[str] | None) -> int:
+        for tag in tags or ():
+            if tag.startswith(_RETRY_TAG):
+                return int(tag.removeprefix(_RETRY_TAG))
+        return 1 + self._failed_parents.get(parent, 0) if parent is not None else 1
+
+    def _mark_wrappers(self, parent: UUID) -> None:
+        above: UUID | None = parent
+        while above is not None:
+            if above in self._open:
+                self._wrappers.add(above)
+                above = self._open[above].parent
+            else:
+                above = self._inside.get(above)
+
+    def _finish(self, run_id: UUID) -> _Open | None:
+        with self._lock:
+            run = self._open.pop(run_id, None)
+            if run_id in self._wrappers:
+                self._wrappers.discard(run_id)
+                return None
+        return run
+
+    def _forget_chain(self, run_id: UUID) -> None:
+        if self._inside or self._failed_parents:
+            with self._lock:
+                self._inside.pop(run_id, None)
+                self._failed_parents.pop(run_id, None)
+
+    def _record_hit(self, run: _Open, message: BaseMessage, hit: Hit) -> None:
+        event = CacheHit(
+            call_id=hit.id,
+            time=run.time,
+            hit=hit,
+            provider=run.provider,
+            model=message.response_metadata.get("model_name") or run.model,
+            usage=usage_of(getattr(message, "usage_metadata", None)) or Usage(),
+            scope=run.scope,
+        )
+        self._emit(event)
+
+    def _bill_chat(
+        self, run: _Open, message: BaseMessage, response: LLMResult, generation_info: Mapping[str, Any]
+    ) -> None:
+        meta = message.response_metadata
+        usage = usage_of(getattr(message, "usage_metadata", None))
+        streamed = response.llm_output is None
+        broken = streamed and finish_of(message, generation_info) is None
+        if usage is None:
+            usage = _estimated(run, str(message.text), message)
+        named = meta.get("model_name") or (response.llm_output or {}).get("model_name") or run.model
+        self._bill(run, usage, status="cut" if broken else "ok", model=named, meta=meta)
+        if run.attempt > 1 and not run.reported and not any(tag.startswith(_RETRY_TAG) for tag in run.tags):
+            self._emit(FellBack(time=run.time, tier="", to=named, error="", scope=run.scope))
+
+    def _bill_completion(self, run: _Open, response: LLMResult) -> None:
+        output = response.llm_output or {}
+        counts = output.get("token_usage") or {}
+        usage = Usage(counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0) if counts else None
+        text = "".join(generation.text for generation in response.generations[0]) if response.generations else ""
+        self._bill(run, usage or _estimated(run, text), model=output.get("model_name") or run.model)
+
+    def _bill(
+        self,
+        run: _Open,
+        usage: Usage,
+        *,
+        status: Status = "ok",
+        error: str = "",
+        model: str = "",
+        meta: Mapping[str, Any] = {},
+    ) -> None:
+        billed = Billed(run.provider, model or run.model, run.model, run.scope, price_context(meta))
+        call = bill(
+            self._prices,
+            billed,
+            usage,
+            call_id=run.call_id,
+            at=run.time,
+            latency=time.perf_counter() - run.started,
+            status=status,
+            error=error,
+            attempt=run.attempt,
+            tags=run.tags,
+        )
+        self._emit(call)
+
+    def _emit(self, event: Event) -> None:
+        emit(event, self._sink)
+
+
+def _estimated(run: _Open, text: str, message: BaseMessage | None = None) -> Usage:
+    """Count what nobody reported: the prompt, and the answer as far as it came."""
+    if run.prompt and isinstance(run.prompt[0], BaseMessage):
+        read = count_messages([to_message(part) for part in run.prompt], run.model).tokens
+    else:
+        read = sum(count_text(str(part), run.model).tokens for part in run.prompt)
+    calls = getattr(message, "tool_calls", None) or ()
+    written = count_text(text + "".join(f"{call['name']}{call['args']}" for call in calls), run.model).tokens
+    return Usage(read, written, estimated=True)
+
+
+def _partial_text(response: LLMResult | None) -> str:
+    if response is None or not response.generations or not response.generations[0]:
+        return ""
+    return response.generations[0][0].text
+
+
+_TRACKER = CostCallbackHandler()
+_handler: ContextVar[CostCallbackHandler | None] = ContextVar("llmcost_handler", default=None)
+register_configure_hook(_handler, inheritable=True)
+
+
+@contextmanager
+def _watch() -> Iterator[None]:
+    token = _handler.set(_TRACKER)
+    try:
+        yield
+    finally:
+        _handler.reset(token)
+
+
+watch_with(_watch)
+
+__all__ = ["CALL_ID", "CostCallbackHandler", "track"]

@@ -1,0 +1,444 @@
+"""The routing chat model: cache, tiers and ledger around any LangChain chat models."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.exceptions import ModelError
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel, PrivateAttr
+from typing_extensions import override
+
+from llmcost_plugins.cache import Cache
+from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.flow import Account, serve
+from llmcost_plugins.langchain.callbacks import CALL_ID
+from llmcost_plugins.langchain.convert import load_message, to_message, to_reply
+from llmcost_plugins.ledger import Ledger
+from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
+from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.routing import Router
+from llmcost_plugins.scope import current_scope
+from llmcost_plugins.tokens import count_messages, count_text
+from llmcost_plugins.types import Reply, Request, Tier, Usage
+
+_BINDING = ("tool_choice", "strict", "parallel_tool_calls")
+_RETRYABLE = (TimeoutError, ConnectionError)
+_HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
+_NAME = "CostAwareChatModel"
+
+
+class CostAwareChatModel(BaseChatModel):
+    """A chat model that answers from the cache where that is safe, and from the cheapest of its tiers where that does.
+
+    ```python
+    model = CostAwareChatModel(tiers=[ChatOpenAI(model="gpt-5.4-mini"), ChatOpenAI(model="gpt-5.4")], cache=True)
+    ```
+
+    It is a drop-in for any chat model, in agents as well. Its runs are chain runs around the runs of the model that
+    serves, so tokens are counted once and streamed once. `config["metadata"]` may carry `tenant`, `user`, `feature`
+    and `user_tier` in place of `scope(...)`.
+
+    Args:
+        model: The one model to call; or
+        tiers: the models to choose from, the cheapest first. Chat models or `Tier`s.
+        cache: A `Cache`, or True for one with default settings. Without one, LangChain's own cache setting applies.
+        router: A `Router` in place of `tiers`, for settings of its own.
+        ledger: Where to record; the process's ledger otherwise.
+        prices: What to price with.
+    """
+
+    _router: Router = PrivateAttr()
+    _cost_cache: Cache | None = PrivateAttr(default=None)
+    _account: Account = PrivateAttr()
+
+    def __init__(
+        self,
+        model: BaseChatModel | None = None,
+        *,
+        tiers: Sequence[BaseChatModel | Tier] | None = None,
+        cache: Cache | bool | None = None,
+        router: Router | None = None,
+        ledger: Ledger | None = None,
+        prices: PriceBook | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = [name for name, value in (("model", model), ("tiers", tiers), ("router", router)) if value is not None]
+        if len(given) != 1:
+            raise ConfigurationError(f"pass exactly one of `model`, `tiers` and `router`; got {given or 'none'}")
+        super().__init__(cache=False, **kwargs)
+        own = _own_cache(cache)
+        models = router.tiers if router is not None else tiers if tiers is not None else [model]
+        prepared = _prepared(models, cached=own is not None)
+        self._router = Router(prepared) if router is None else router.with_tiers(prepared)
+        self._cost_cache = own
+        sink = ledger.record if ledger is not None else None
+        self._account = Account(prices or (ledger.prices if ledger is not None else default_prices()), sink)
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """The models to choose from, the cheapest first."""
+        return self._router.tiers
+
+    @property
+    @override
+    def _llm_type(self) -> str:
+        return "llmcost-cost-aware"
+
+    @property
+    @override
+    def _identifying_params(self) -> Mapping[str, Any]:
+        models = [tier.model._get_llm_string() for tier in self.tiers]
+        return {"tiers": models, "router": self._router.describe()}
+
+    @override
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "llmcost"
+        params.setdefault("ls_model_name", " -> ".join(tier.name for tier in self.tiers))
+        return params
+
+    @override
+    def get_num_tokens(self, text: str) -> int:
+        """Count with the strongest tier's tokenizer where it is at hand, else estimate."""
+        return count_text(text, self._router.strongest.model_name).tokens
+
+    @override
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Count with the strongest tier's tokenizer where it is at hand, else estimate."""
+        return count_messages([to_message(m) for m in messages], self._router.strongest.model_name).tokens
+
+    @override
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools, to be put into the form of whichever tier is chosen."""
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    @override
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        with self._run(input, config, stop, kwargs) as run:
+            message = _message(drive(self._plan(run.caller)))
+            run.shown.append(message)
+            return message
+
+    @override
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        async with self._arun(input, config, stop, kwargs) as run:
+            message = _message(await adrive(self._plan(run.caller)))
+            run.shown.append(message)
+            return message
+
+    @override
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        with (
+            self._run(input, config, stop, kwargs) as run,
+            closing(drive_stream(self._plan(run.caller), _chunks)) as chunks,
+        ):
+            for chunk in chunks:
+                run.shown.append(chunk)
+                yield chunk
+
+    @override
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        async with (
+            self._arun(input, config, stop, kwargs) as run,
+            aclosing(adrive_stream(self._plan(run.caller), _chunks)) as chunks,
+        ):
+            async for chunk in chunks:
+                run.shown.append(chunk)
+                yield chunk
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(drive(self._plan(_BareCaller(messages, ensure_config(), stop, kwargs))))
+
+    @override
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(await adrive(self._plan(_BareCaller(messages, ensure_config(), stop, kwargs))))
+
+    def _plan(self, caller: "_Caller") -> Plan[Reply]:
+        request = Request(
+            messages=tuple(to_message(message) for message in caller.messages),
+            model=self._identity,
+            params=caller.params(),
+            dialect="langchain",
+            scope=current_scope(caller.config.get("metadata")),
+        )
+        return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
+
+    @cached_property
+    def _identity(self) -> str:
+        return json.dumps(self._identifying_params, default=str)
+
+    @contextmanager
+    def _run(
+        self, given: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Iterator["_Run"]:
+        config = ensure_config(config)
+        messages = self._convert_input(given).to_messages()
+        manager = CallbackManager.configure(*self._callback_settings(config))
+        chain = manager.on_chain_start({}, {"messages": messages}, **_naming(config))
+        run = _Run(_Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        try:
+            yield run
+        except BaseException as error:
+            chain.on_chain_error(error)
+            raise
+        chain.on_chain_end(run.output())
+
+    @asynccontextmanager
+    async def _arun(
+        self, given: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> AsyncIterator["_Run"]:
+        config = ensure_config(config)
+        messages = self._convert_input(given).to_messages()
+        manager = AsyncCallbackManager.configure(*self._callback_settings(config))
+        chain = await manager.on_chain_start({}, {"messages": messages}, **_naming(config))
+        run = _Run(_Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        try:
+            yield run
+        except BaseException as error:
+            await chain.on_chain_error(error)
+            raise
+        await chain.on_chain_end(run.output())
+
+    def _callback_settings(self, config: RunnableConfig) -> tuple[Any, ...]:
+        given = config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags
+        return *given, config.get("metadata"), self.metadata
+
+
+@dataclass(slots=True)
+class _Run:
+    """One chain run: how its tiers are called, and what its reader was shown."""
+
+    caller: "_Caller"
+    shown: list[AIMessage] = field(default_factory=list)
+
+    def output(self) -> AIMessage | None:
+        chunks = [message for message in self.shown if isinstance(message, AIMessageChunk)]
+        if chunks:
+            return add_ai_message_chunks(chunks[0], *chunks[1:])
+        return self.shown[0] if self.shown else None
+
+
+class _Caller:
+    """Calls one tier's LangChain model as a child of the router's run."""
+
+    def __init__(
+        self, messages: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> None:
+        self.messages = messages
+        self.config = config
+        self._stop = stop
+        self._kwargs = kwargs
+
+    def params(self) -> dict[str, Any]:
+        """Return what else the answer depends on, in plain JSON where it has such a form."""
+        params = {name: _plain(value) for name, value in self._kwargs.items()}
+        return {**params, "stop": self._stop} if self._stop else params
+
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
+        """Return the step that calls the tier; a call that is not shown is hidden from LangGraph's streams too."""
+        model, kwargs = _bound(tier.model, {**self._kwargs, "stop": self._stop})
+        config = self._config(call_id, shown)
+
+        def run() -> Reply:
+            return to_reply(model.invoke(self.messages, config, **kwargs), call_id=call_id)
+
+        async def arun() -> Reply:
+            return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
+
+        def stream() -> Generator[AIMessageChunk, None, None]:
+            yield from model.stream(self.messages, config, **kwargs)
+
+        async def astream() -> AsyncGenerator[AIMessageChunk, None]:
+            async for chunk in model.astream(self.messages, config, **kwargs):
+                yield chunk
+
+        def join(chunks: list[AIMessageChunk]) -> Reply:
+            whole = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
+            return to_reply(whole, call_id=call_id)
+
+        return Ask(run, arun, stream, astream, join) if shown else Ask(run, arun)
+
+    def retryable(self, error: Exception) -> bool:
+        """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors."""
+        return error.is_retryable if isinstance(error, ModelError) else isinstance(error, _RETRYABLE)
+
+    def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
+        """Count the prompt, and the answer as far as it came."""
+        read = count_messages([to_message(message) for message in self.messages], tier.model_name).tokens
+        written = count_text(reply.text, tier.model_name).tokens if reply is not None else 0
+        return Usage(read, written, estimated=True)
+
+    def _config(self, call_id: str, shown: bool) -> RunnableConfig:
+        config = self.config
+        metadata = {**(config.get("metadata") or {}), CALL_ID: call_id}
+        tags = config.get("tags") or []
+        return {**config, "metadata": metadata, "tags": tags if shown else [*tags, _HIDDEN]}
+
+
+class _BareCaller(_Caller):
+    """Calls one tier's LangChain model inside a run that LangChain has opened for the router itself."""
+
+    @override
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
+        model, kwargs = _bound(tier.model, self._kwargs)
+
+        def run() -> Reply:
+            return to_reply(_only(model._generate(self.messages, stop=self._stop, **kwargs)), call_id=call_id)
+
+        async def arun() -> Reply:
+            result = await model._agenerate(self.messages, stop=self._stop, **kwargs)
+            return to_reply(_only(result), call_id=call_id)
+
+        return Ask(run, arun)
+
+
+def _own_cache(cache: Cache | bool | None) -> Cache | None:
+    if cache is None or isinstance(cache, bool):
+        return Cache() if cache else None
+    if isinstance(cache, Cache):
+        return cache
+    raise ConfigurationError(f"`cache` is {cache!r}; expected True, a `Cache` or None")
+
+
+def _prepared(models: Sequence[Any], *, cached: bool) -> list[Tier]:
+    """Return tiers with the names that prices go by; a door with its own cache calls models that ask no other."""
+    tiers = [model if isinstance(model, Tier) else Tier("", model) for model in models]
+    return [_prepare(tier, cached=cached) for tier in tiers]
+
+
+def _prepare(tier: Tier, *, cached: bool) -> Tier:
+    model = tier.model
+    if not isinstance(model, BaseChatModel):
+        raise ConfigurationError(f"tier {tier.name or model!r} is not a LangChain chat model")
+    if cached:
+        model = model.model_copy(update={"cache": False})
+        model.__dict__.pop("_serialized", None)  # a cached property that a copy would share with its original
+    params = model._get_ls_params()
+    named = tier.model_name or params.get("ls_model_name") or model._llm_type
+    return Tier(tier.name or named, model, tier.provider or params.get("ls_provider", ""), named)
+
+
+def _bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+    """Put bound tools into the form of the model that was chosen."""
+    if "tools" not in kwargs:
+        return model, dict(kwargs)
+    binding: Any = model.bind_tools(kwargs["tools"], **{name: kwargs[name] for name in _BINDING if name in kwargs})
+    rest = {name: value for name, value in kwargs.items() if name not in ("tools", *_BINDING)}
+    return binding.bound, {**binding.kwargs, **rest}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_json_schema() if isinstance(value, type) and issubclass(value, BaseModel) else value
+
+
+def _naming(config: RunnableConfig) -> dict[str, Any]:
+    return {"name": config.get("run_name") or _NAME, "run_id": config.pop("run_id", None)}
+
+
+def _message(reply: Reply) -> AIMessage:
+    message: AIMessage = load_message(reply.body, reply) if reply.native is None else reply.native
+    return message
+
+
+def _chunks(reply: Reply) -> Iterator[AIMessageChunk]:
+    """Replay a whole answer as a stream of one chunk."""
+    message = _message(reply)
+    calls = [
+        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
+        for index, call in enumerate(message.tool_calls)
+    ]
+    yield AIMessageChunk(
+        content=message.content,
+        name=message.name,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=calls,
+        id=message.id,
+        chunk_position="last",
+    )
+
+
+def _only(result: ChatResult) -> BaseMessage:
+    generation = result.generations[0]
+    message = generation.message
+    message.response_metadata = {
+        **(result.llm_output or {}),
+        **(generation.generation_info or {}),
+        **message.response_metadata,
+    }
+    return message
+
+
+def _result(reply: Reply) -> ChatResult:
+    """Return the answer for LangChain's own bookkeeping, marked as recorded so that no handler bills it again."""
+    message = _message(reply)
+    mark = {**message.response_metadata.get("llmcost", {}), "billed": True}
+    marked = message.model_copy(update={"response_metadata": {**message.response_metadata, "llmcost": mark}})
+    return ChatResult(generations=[ChatGeneration(message=marked)])

@@ -1,0 +1,1 @@
+"""Recorded traffic, sent again to measure what the layers save and what they cost in quality."""

@@ -1,0 +1,262 @@
+"""The demo: the same traffic through the same clients, plain and with the layers, measured against the truth."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmcost_plugins.cache import Cache
+from llmcost_plugins.errors import MissingExtra
+from llmcost_plugins.ledger import Ledger, Summary
+from llmcost_plugins.ledger.summary import percentile
+from llmcost_plugins.pricing import PriceBook, default_prices, usd
+from llmcost_plugins.replay.traffic import Row, Traffic
+from llmcost_plugins.scope import scope
+from llmcost_plugins.testing import FakeProvider, Latency
+from llmcost_plugins.tokens import count_messages, count_text
+from llmcost_plugins.types import Usage
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage
+
+_UNKNOWN_ANSWER_TOKENS = 200
+_ANSWER_WORDS = 45
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the models are. Without `base_url` the demo serves them itself, at no cost."""
+
+    strong: str = "gpt-5.4"
+    weak: str = "gpt-5.4-mini"
+    base_url: str | None = None
+    api_key: str = "none"
+
+    @property
+    def real(self) -> bool:
+        """Whether calls leave this machine and cost money."""
+        return self.base_url is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request. `right` and `wrong_hit` are None where the traffic does not say."""
+
+    row: Row
+    text: str
+    tier: str
+    hit: str | None
+    wrong_hit: bool | None
+    right: bool | None
+    seconds: float
+    cost_so_far: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass through the traffic. `served` is what the provider counted, None where it is not ours."""
+
+    name: str
+    summary: Summary
+    outcomes: tuple[Outcome, ...]
+    served: Any = None
+
+    @property
+    def wrong_hits(self) -> list[Outcome]:
+        """The requests that were given the answer to another question."""
+        return [outcome for outcome in self.outcomes if outcome.wrong_hit]
+
+    @property
+    def quality(self) -> float | None:
+        """Share of requests with a right answer, None where the traffic does not say."""
+        judged = [outcome.right for outcome in self.outcomes if outcome.right is not None]
+        return sum(judged) / len(judged) if judged else None
+
+    @property
+    def billed_is_served(self) -> bool | None:
+        """Whether the ledger's tokens are those that the provider served, each class of them."""
+        if self.served is None:
+            return None
+        sums = self.summary.totals
+        billed = (sums.paid, sums.input_tokens, sums.cached_tokens, sums.output_tokens)
+        served = (
+            self.served.requests,
+            self.served.input_tokens,
+            self.served.cached_tokens,
+            self.served.output_tokens,
+        )
+        return billed == served
+
+    def latency(self, share: float) -> float:
+        """Return a percentile of the seconds that requests took, hits included."""
+        return percentile(sorted(outcome.seconds for outcome in self.outcomes), share) or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Both passes over the same traffic."""
+
+    traffic: Traffic
+    endpoint: Endpoint
+    plain: Run
+    layered: Run
+
+    @property
+    def saved(self) -> float:
+        """Share of the plain run's cost that the layers took off it, by the two bills themselves."""
+        before = self.plain.summary.totals.cost
+        return 1 - self.layered.summary.totals.cost / before if before else 0.0
+
+
+def estimate(traffic: Traffic, endpoint: Endpoint, prices: PriceBook | None = None) -> float | None:
+    """Return the most that a demo should cost in US dollars, None for a model without a known price.
+
+    Both passes at the strong model's price; answers that the traffic does not hold count as 200 tokens.
+    """
+    total = 0
+    for row in traffic.rows:
+        read = count_messages(row.messages, endpoint.strong).tokens
+        answer = row.strong_answer
+        written = count_text(answer, endpoint.strong).tokens if answer else _UNKNOWN_ANSWER_TOKENS
+        book = prices or default_prices()
+        cost = book.cost("openai", endpoint.strong, Usage(read, written), at=time.time())
+        if cost is None:
+            return None
+        total += 2 * cost.total
+    return float(usd(total))
+
+
+def run_demo(
+    traffic: Traffic,
+    *,
+    endpoint: Endpoint | None = None,
+    latency: float = 0.012,
+    progress: Progress | None = None,
+) -> Demo:
+    """Send the traffic through real OpenAI clients twice: to the strong model alone, then with cache and router.
+
+    Args:
+        traffic: What to send, in its order and one at a time, so that a run is repeatable.
+        endpoint: A real provider; by default a `FakeProvider` on this machine, which serves the traffic's own answers.
+        latency: Median seconds of the fake provider's replies.
+        progress: Told the pass, the requests done and their number, after each request.
+    """
+    endpoint = endpoint or Endpoint()
+    desk = _Desk(endpoint)
+    with _provider(desk, endpoint, latency) as (url, provider):
+        strong, weak = (_client(model, url, endpoint) for model in (endpoint.strong, endpoint.weak))
+        plain = _pass("plain", traffic, desk, lambda _: strong, provider, progress)
+        layered = _pass("with layers", traffic, desk, _layers(weak, strong, desk), provider, progress)
+    return Demo(traffic, endpoint, plain, layered)
+
+
+class _Desk:
+    """Knows which request is being asked: the provider answers it, and the cache's clock shows its time."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.row = Row("", 0.0, ())
+
+    def answer(self, model: str, messages: Sequence[Any]) -> str:
+        strong = model == self._endpoint.strong
+        known = self.row.strong_answer if strong else self.row.weak_answer
+        return _made_up(model, self.row.question) if known is None else known
+
+    def clock(self) -> float:
+        return self.row.at
+
+
+@contextmanager
+def _provider(desk: _Desk, endpoint: Endpoint, latency: float) -> Iterator[tuple[str, FakeProvider | None]]:
+    if endpoint.base_url is not None:
+        yield endpoint.base_url, None
+        return
+    with FakeProvider(desk.answer, latency=Latency(median=latency)) as provider:
+        yield provider.url, provider
+
+
+def _client(model: str, url: str, endpoint: Endpoint) -> "BaseChatModel":
+    try:
+        from langchain_openai import ChatOpenAI
+    except ModuleNotFoundError as error:
+        raise MissingExtra("langchain-openai", "demo") from error
+    return ChatOpenAI(model=model, base_url=url, api_key=endpoint.api_key, cache=False)  # type: ignore[arg-type]
+
+
+def _layers(weak: "BaseChatModel", strong: "BaseChatModel", desk: _Desk) -> Callable[[Ledger], "BaseChatModel"]:
+    from llmcost_plugins.langchain import CostAwareChatModel
+
+    cache = Cache(clock=desk.clock)
+    return lambda ledger: CostAwareChatModel(tiers=[weak, strong], cache=cache, ledger=ledger)
+
+
+def _pass(
+    name: str,
+    traffic: Traffic,
+    desk: _Desk,
+    build: "Callable[[Ledger], BaseChatModel]",
+    provider: FakeProvider | None,
+    progress: Progress | None,
+) -> Run:
+    from llmcost_plugins.langchain import CostCallbackHandler
+
+    ledger = Ledger(keep=max(20_000, 4 * len(traffic.rows)))
+    chat = build(ledger)
+    handler = CostCallbackHandler(ledger=ledger)
+    if provider is not None:
+        provider.reset()
+    judge = _Judge()
+    outcomes = []
+    for number, row in enumerate(traffic.rows, start=1):
+        desk.row = row
+        started = time.perf_counter()
+        with scope(tenant=row.tenant, user=row.user, feature=row.feature):
+            reply = chat.invoke([dict(message) for message in row.messages], {"callbacks": [handler]})
+        seconds = time.perf_counter() - started
+        outcomes.append(judge.outcome(row, reply, seconds, ledger.spent))
+        if progress is not None:
+            progress(name, number, len(traffic.rows))
+    return Run(name, ledger.summary(), tuple(outcomes), provider.billed() if provider is not None else None)
+
+
+class _Judge:
+    """Holds each cached reply against the labels of the requests that its text was bought for."""
+
+    def __init__(self) -> None:
+        self._bought_for: dict[str, set[str | None]] = {}
+
+    def outcome(self, row: Row, reply: "AIMessage", seconds: float, cost_so_far: int) -> Outcome:
+        text = str(reply.text)
+        hit = reply.response_metadata.get("llmcost", {}).get("cache")
+        if hit is None:
+            self._bought_for.setdefault(text, set()).add(row.answer_id)
+        labelled = hit is not None and row.answer_id is not None
+        wrong = row.answer_id not in self._bought_for[text] if labelled else None
+        return Outcome(
+            row=row,
+            text=text,
+            tier="cache" if hit else str(reply.response_metadata.get("model_name", "")),
+            hit=hit,
+            wrong_hit=wrong,
+            right=False if wrong else _right(row, text),
+            seconds=seconds,
+            cost_so_far=cost_so_far,
+        )
+
+
+def _right(row: Row, text: str) -> bool | None:
+    if row.strong_answer is not None and text == row.strong_answer:
+        return True
+    return row.weak_right if row.weak_answer is not None and text == row.weak_answer else None
+
+
+def _made_up(model: str, question: str) -> str:
+    """Return an answer of ordinary length that depends on model and question alone."""
+    digest = hashlib.sha256(f"{model}\0{question}".encode()).hexdigest()
+    words = [digest[at : at + 5] for at in range(_ANSWER_WORDS)]
+    return f"{model} on {question!r}: {' '.join(words)}."

@@ -1,0 +1,210 @@
+"""What a demo showed: a table for the terminal and one HTML page without any outside part."""
+
+import html
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmcost_plugins import __version__
+from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.ledger.summary import dollars, money, percent
+from llmcost_plugins.pricing import usd
+from llmcost_plugins.replay.demo import Demo, Outcome, Run
+
+_WIDTH, _HEIGHT, _PAD = 720, 260, 46
+_COLOURS = ("#8a94a6", "#0b7a75", "#d9822b", "#5b5bd6", "#c23b5a")
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
+table{border-collapse:collapse;margin:1rem 0;width:100%}
+td,th{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e3e7ee}
+td:first-child,th:first-child{text-align:left}caption{text-align:left;font-weight:600;padding:.3rem 0}
+figure{margin:1.5rem 0}figcaption{color:#566}svg{max-width:100%;height:auto}
+.big{font-size:2.2rem;font-weight:700;color:#0b7a75}
+@media (prefers-color-scheme:dark){body{background:#14181f;color:#dde3ec}td,th{border-color:#2c3442}
+figcaption{color:#9ab}}
+"""
+
+
+def table_rows(demo: Demo) -> list[tuple[str, str, str]]:
+    """Return the demo's table: a figure's name, and its value without and with the layers."""
+    plain, layered = demo.plain, demo.layered
+    rows = [(name, of(plain), of(layered)) for name, of in _FIGURES]
+    tiers = [
+        (f"answered by {tier}", percent(_share(plain, tier)), percent(_share(layered, tier)))
+        for tier in _tiers(layered)
+    ]
+    return [*rows, *tiers]
+
+
+def headline(demo: Demo) -> str:
+    """Return the result in one sentence."""
+    before, after = demo.plain.summary.totals, demo.layered.summary.totals
+    requests = len(demo.traffic.rows)
+    text = f"{money(before.cost)} became {money(after.cost)}: {percent(demo.saved)} saved on {requests:,} requests"
+    wrong = len(demo.layered.wrong_hits)
+    quality = demo.layered.quality
+    text += f", {wrong} wrong hits" if demo.traffic.labelled else ""
+    return text + (f", {percent(quality)} answered right" if quality is not None else "") + "."
+
+
+def write_report(demo: Demo, path: Path) -> None:
+    """Write the HTML page at once or not at all."""
+    page = html_report(demo)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".html", delete=False) as part:
+        part.write(page)
+    Path(part.name).chmod(0o644)
+    Path(part.name).replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise before the work where the report could not be written after it."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"the report's folder {folder} does not exist; create it or choose another with --report"
+        )
+    if path.is_dir() or not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ConfigurationError(f"the report cannot be written to {path}; choose another place with --report")
+
+
+def html_report(demo: Demo) -> str:
+    """Return the page: headline, table, plots, and each wrong hit."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>"
+        for name, a, b in table_rows(demo)
+    )
+    source = "a real endpoint" if demo.endpoint.real else "a simulated provider on this machine"
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>llmcost demo</title>
+<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
+<h1>What the same traffic costs</h1><p class="big">{percent(demo.saved)} saved</p><p>{html.escape(headline(demo))}</p>
+<p>Traffic: {html.escape(demo.traffic.name)}, sent twice over HTTP by <code>ChatOpenAI</code> to {source}.
+Strong model {html.escape(demo.endpoint.strong)}, weak model {html.escape(demo.endpoint.weak)}; prices of the day.</p>
+<table><tr><th></th><th>plain</th><th>with layers</th></tr>{rows}</table>
+{_figure("Money spent as the requests came in, in US dollars", _cost_plot(demo))}
+{_figure("What each layer saved, in US dollars; drafts that were given up count against it", _savings_plot(demo))}
+{_figure("How long requests took, in milliseconds (share of requests at most that long)", _latency_plot(demo))}
+{_wrong_hits(demo)}
+<p>Made by llmcost_plugins {__version__}: <code>llmcost demo</code>.</p></body></html>
+"""
+
+
+def _calls(run: Run) -> str:
+    return f"{run.summary.totals.paid:,}"
+
+
+def _tokens(run: Run) -> str:
+    sums = run.summary.totals
+    return f"{sums.input_tokens:,} in ({sums.cached_tokens:,} cached), {sums.output_tokens:,} out"
+
+
+def _wrong(run: Run) -> str:
+    known = [outcome for outcome in run.outcomes if outcome.wrong_hit is not None]
+    unlabelled = run.summary.totals.hits and not known
+    return "not labelled" if unlabelled else f"{len(run.wrong_hits):,} of {run.summary.totals.hits:,}"
+
+
+def _quality(run: Run) -> str:
+    return "not labelled" if run.quality is None else percent(run.quality)
+
+
+def _billed(run: Run) -> str:
+    return {None: "not known", True: "yes", False: "NO"}[run.billed_is_served]
+
+
+_FIGURES = (
+    ("requests", lambda run: f"{len(run.outcomes):,}"),
+    ("provider calls", _calls),
+    ("tokens", _tokens),
+    ("cost", lambda run: money(run.summary.totals.cost)),
+    ("saved by cache", lambda run: money(run.summary.totals.cache_saved)),
+    ("saved by routing", lambda run: money(run.summary.totals.routing_saved)),
+    ("spent on drafts given up", lambda run: money(run.summary.totals.escalated_cost)),
+    ("provider prompt cache", lambda run: money(run.summary.totals.provider_cache_saved)),
+    ("hit rate", lambda run: percent(run.summary.hit_rate)),
+    ("wrong hits", _wrong),
+    ("right answers", _quality),
+    ("escalated", lambda run: f"{run.summary.totals.escalations:,}"),
+    ("latency p50 / p99", lambda run: f"{run.latency(0.5) * 1e3:,.0f} / {run.latency(0.99) * 1e3:,.0f} ms"),
+    ("billed = served", _billed),
+)
+
+
+def _tiers(run: Run) -> list[str]:
+    return sorted({outcome.tier for outcome in run.outcomes})
+
+
+def _share(run: Run, tier: str) -> float:
+    return sum(outcome.tier == tier for outcome in run.outcomes) / len(run.outcomes)
+
+
+def _figure(caption: str, svg: str) -> str:
+    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _wrong_hits(demo: Demo) -> str:
+    if not demo.layered.wrong_hits:
+        return ""
+    rows = "".join(_wrong_row(outcome) for outcome in demo.layered.wrong_hits)
+    return (
+        f"<table><caption>Wrong hits</caption><tr><th>question</th><th>how</th><th>answer given</th></tr>{rows}</table>"
+    )
+
+
+def _wrong_row(outcome: Outcome) -> str:
+    cells = (outcome.row.question[:200], str(outcome.hit), outcome.text[:200])
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _cost_plot(demo: Demo) -> str:
+    lines = [[float(usd(outcome.cost_so_far)) for outcome in run.outcomes] for run in (demo.plain, demo.layered)]
+    top = max(max(line) for line in lines) or 1.0
+    count = len(demo.traffic.rows)
+    series = [[(n / count, value / top) for n, value in enumerate(line, start=1)] for line in lines]
+    return _line_plot(series, ("plain", "with layers"), right=f"{count:,} requests", top=f"${top:,.4f}")
+
+
+def _latency_plot(demo: Demo) -> str:
+    runs = [sorted(outcome.seconds for outcome in run.outcomes) for run in (demo.plain, demo.layered)]
+    top = max(run[max(0, int(0.99 * len(run)) - 1)] for run in runs) or 1.0
+    series = [[(min(1.0, value / top), n / len(run)) for n, value in enumerate(run, start=1)] for run in runs]
+    return _line_plot(series, ("plain", "with layers"), right=f"{top * 1e3:,.0f} ms", top="100 %")
+
+
+def _savings_plot(demo: Demo) -> str:
+    sums = demo.layered.summary.totals
+    bars = (
+        ("cache", dollars(sums.cache_saved)),
+        ("routing", dollars(sums.routing_saved)),
+        ("drafts given up", -dollars(sums.escalated_cost)),
+        ("provider prompt cache", dollars(sums.provider_cache_saved)),
+    )
+    longest = max(abs(value) for _, value in bars) or 1.0
+    parts = []
+    for place, ((name, value), colour) in enumerate(zip(bars, _COLOURS[1:], strict=True)):
+        y, width = 16 + 44 * place, 420 * abs(value) / longest
+        parts.append(
+            f'<text x="0" y="{y + 18}">{name}</text>'
+            f'<rect x="190" y="{y}" width="{width:.1f}" height="26" fill="{colour}"/>'
+            f'<text x="{198 + width:.1f}" y="{y + 18}">{"-" if value < 0 else ""}${abs(value):,.4f}</text>'
+        )
+    return _svg("".join(parts), 16 + 44 * len(bars))
+
+
+def _line_plot(series: Sequence[Sequence[tuple[float, float]]], names: Sequence[str], *, right: str, top: str) -> str:
+    """Return lines through points given as shares of both axes."""
+    wide, high = _WIDTH - 2 * _PAD, _HEIGHT - 2 * _PAD
+    parts = [f'<path d="M{_PAD} {_PAD}V{_HEIGHT - _PAD}H{_WIDTH - _PAD}" fill="none" stroke="currentColor"/>']
+    for line, name, colour, place in zip(series, names, _COLOURS, range(len(series)), strict=False):
+        thinned = line[:: max(1, len(line) // 400)]
+        points = " ".join(f"{_PAD + x * wide:.1f},{_HEIGHT - _PAD - y * high:.1f}" for x, y in (*thinned, line[-1]))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        parts.append(f'<text x="{_PAD + 12 + 110 * place}" y="{_PAD - 14}" fill="{colour}">{name}</text>')
+    parts.append(f'<text x="{_WIDTH - _PAD}" y="{_HEIGHT - _PAD + 20}" text-anchor="end">{right}</text>')
+    parts.append(f'<text x="{_WIDTH - _PAD}" y="{_PAD - 14}" text-anchor="end">top: {top}</text>')
+    return _svg("".join(parts), _HEIGHT)
+
+
+def _svg(content: str, height: int) -> str:
+    style = "font:14px system-ui,sans-serif;fill:currentColor"
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img"><g style="{style}">{content}</g></svg>'

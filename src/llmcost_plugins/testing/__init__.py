@@ -1,0 +1,7 @@
+"""Tools for tests and demos."""
+
+from llmcost_plugins.testing.errors import PortInUse
+from llmcost_plugins.testing.fake_provider import FakeProvider
+from llmcost_plugins.testing.records import Failure, Latency, Limits, Served, Totals
+
+__all__ = ["Failure", "FakeProvider", "Latency", "Limits", "PortInUse", "Served", "Totals"]

@@ -1,0 +1,192 @@
+"""The few plain types that every room shares."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias
+from uuid import uuid4
+
+from llmcost_plugins.errors import InvalidUsage
+from llmcost_plugins.plan import Ask, Step
+
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+Message: TypeAlias = Mapping[str, Any]
+Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+_ABSURD_TOKENS = 1_000_000_000
+
+
+def new_id() -> str:
+    """Return a fresh id for a request, a call or a hit."""
+    return uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose request this is; set with `llmcost_plugins.scope`."""
+
+    tenant: str | None = None
+    user: str | None = None
+    feature: str | None = None
+    user_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one model call.
+
+    `input_tokens` includes cached, cache-writing and audio input; `output_tokens` includes reasoning and audio output.
+    `estimated` is true where the provider reported nothing and the counts are ours.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def check(self) -> None:
+        """Raise `InvalidUsage` where the counts cannot be true; providers and proxies do report such."""
+        for counter in TOKEN_CLASSES:
+            value = getattr(self, counter)
+            if not isinstance(value, int) or not 0 <= value <= _ABSURD_TOKENS:
+                raise InvalidUsage(f"`{counter}` is {value!r}; expected an integer from 0 to {_ABSURD_TOKENS:,}")
+        for part, whole in _PARTS:
+            if sum(getattr(self, name) for name in part) > getattr(self, whole):
+                raise InvalidUsage(f"{' + '.join(f'`{name}`' for name in part)} exceeds `{whole}` in {self}")
+
+
+TOKEN_CLASSES = tuple(f.name for f in fields(Usage) if f.name != "estimated")
+_PARTS = (
+    (("cached_tokens", "cache_write_tokens"), "input_tokens"),
+    (("input_audio_tokens",), "input_tokens"),
+    (("cache_write_1h_tokens",), "cache_write_tokens"),
+    (("reasoning_tokens",), "output_tokens"),
+    (("output_audio_tokens",), "output_tokens"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One model that a router may choose; tiers are ordered from the cheapest to the strongest.
+
+    `model` is the framework's own model object. `provider` and `model_name` are what prices are looked up by;
+    doors fill them in from the model where they are empty.
+    """
+
+    name: str
+    model: Any
+    provider: str = ""
+    model_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a door asks for, in plain JSON.
+
+    `messages` are mappings with `role` and `content` in the order of the conversation, ids and response metadata
+    already left out. `model` identifies what would answer (model and parameters, or the router's tiers and policy).
+    `params` holds all else that changes the answer: tools, response schema, stop words, sampling.
+    `question` is the user's own question where the prompt around it holds more (retrieved passages).
+    """
+
+    messages: tuple[Message, ...]
+    model: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    dialect: str = "text"
+    scope: Scope = Scope()
+    question: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """How a cache answered; `foreign` means one that is not ours. `age` is in seconds, `id` names this answering."""
+
+    tier: Literal["exact", "normalised", "coalesced", "foreign"]
+    entry_id: str
+    age: float = 0.0
+    similarity: float = 1.0
+    id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer: `body` in the dialect's own plain JSON, and what rooms need to judge it.
+
+    `native` is the framework's object where the answer is fresh; a hit carries `hit` in its place. `finish` is None for
+    an answer that did not end properly. `usage` is None where the provider reported none.
+    """
+
+    body: Any
+    text: str = ""
+    usage: Usage | None = None
+    provider: str = ""
+    model: str = ""
+    price_context: tuple[tuple[str, str], ...] = ()
+    finish: Finish | None = "stop"
+    calls_tools: bool = False
+    native: Any = field(default=None, compare=False, repr=False)
+    hit: Hit | None = None
+    call_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored answer. Times are seconds since the epoch; `expires` None means never."""
+
+    key: str
+    payload: bytes
+    created: float
+    expires: float | None = None
+
+
+class Entries(Protocol):
+    """Where a cache keeps its answers; each method is a plan, so that one implementation serves sync and async."""
+
+    def get(self, key: str) -> Generator[Step[Any], Any, Entry | None]:
+        """Return the entry, expired or not, or None."""
+        ...
+
+    def put(self, entry: Entry) -> Generator[Step[Any], Any, None]:
+        """Store the entry in place of one with the same key."""
+        ...
+
+    def delete(self, key: str) -> Generator[Step[Any], Any, bool]:
+        """Remove the entry; tell whether there was one."""
+        ...
+
+    def clear(self) -> Generator[Step[Any], Any, None]:
+        """Remove every entry."""
+        ...
+
+
+class Store(Protocol):
+    """A connection to where things are kept."""
+
+    def entries(self) -> Entries:
+        """Return where a cache keeps its answers."""
+        ...
+
+
+class Caller(Protocol):
+    """What a door supplies: how one of its tiers is called."""
+
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[Any, Reply]:
+        """Return the step that calls the tier; `shown` allows its chunks to reach the reader as they come."""
+        ...
+
+    def retryable(self, error: Exception) -> bool:
+        """Tell whether another tier may be tried after this error."""
+        ...
+
+    def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
+        """Count the tokens of a call whose usage was not reported: the request's, and what the reply holds."""
+        ...
