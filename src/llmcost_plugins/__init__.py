@@ -3,13 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from llmcost_plugins.scope import scope  # not lazily: the module of that name would hide the function
+
 if TYPE_CHECKING:
     from llmcost_plugins.cache import Cache
+    from llmcost_plugins.embeddings import LocalEmbedder
     from llmcost_plugins.langchain import track
     from llmcost_plugins.ledger import Ledger
     from llmcost_plugins.pricing import PriceBook
     from llmcost_plugins.routing import Router
-    from llmcost_plugins.scope import scope
     from llmcost_plugins.stores import Memory
     from llmcost_plugins.types import Tier
 
@@ -18,17 +20,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "Cache": "cache",
     "Ledger": "ledger",
+    "LocalEmbedder": "embeddings",
     "Memory": "stores",
     "PriceBook": "pricing",
     "Router": "routing",
     "Tier": "types",
-    "scope": "scope",
     "track": "langchain",
 }
 
 __all__ = [
     "Cache",
     "Ledger",
+    "LocalEmbedder",
     "Memory",
     "PriceBook",
     "Router",

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+from llmcost_plugins.pricing import Cost
 from llmcost_plugins.types import Hit, Scope, Usage
 
 Status: TypeAlias = Literal["ok", "error", "cut", "abandoned"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFinished:
+class CallFinished(NamedTuple):
     """One model call, paid or failed: the one event that carries money.
 
-    `cost` is in pico-USD, None where no price is known. `baseline` is what the same tokens would have cost at the
-    strongest tier. `attempt` counts the calls made for one request from 1. `status` is `cut` for a stream whose reader
+    `cost` is None where no price is known. `baseline` is what the same tokens would have cost at the strongest tier, in
+    pico-USD. `attempt` counts the calls made for one request from 1. `status` is `cut` for a stream whose reader
     left or whose connection broke, `abandoned` for a call that never reported its end.
     """
 
@@ -28,11 +28,8 @@ class CallFinished:
     provider: str
     model: str
     usage: Usage
-    cost: int | None
+    cost: Cost | None
     baseline: int | None = None
-    provider_cache_saving: int = 0
-    input_cost: int = 0
-    approximate: bool = False
     latency: float = 0.0
     status: Status = "ok"
     error: str = ""
@@ -136,9 +133,11 @@ def listening(sink: Sink) -> Iterator[None]:
 
 def emit(event: Event, sink: Sink | None = None) -> None:
     """Send an event to `sink`, or to the process's subscribers, and to those listening around the caller."""
-    own = (sink,) if sink is not None else _subscribed
-    for receiver in own:
-        receiver(event)
-    for receiver in _listening.get():
-        if receiver not in own:
+    if sink is not None:
+        sink(event)
+    else:
+        for receiver in _subscribed:
             receiver(event)
+    for listener in _listening.get():
+        if listener != sink and (sink is not None or listener not in _subscribed):
+            listener(event)

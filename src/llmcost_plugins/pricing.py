@@ -26,6 +26,7 @@ BATCH: Context = (("processing", "batch"),)
 STANDARD: Context = ()
 
 _DAY = 86_400
+_ABSURD = 10**9 + 1
 _USAGE_KEYS = (
     "input_tokens",
     "output_tokens",
@@ -94,16 +95,27 @@ class RateCard:
         return self.steps[-1][1]
 
     def cost(self, usage: Usage, seconds: float = 0.0) -> "Cost":
-        """Price one call; `seconds` is its duration, for hardware that is rented by the hour."""
-        rates = self.steps[0][1] if len(self.steps) == 1 else self.rates(usage.input_tokens)
-        cached = usage.cached_tokens * rates.cached
-        provider_cache = cached + usage.cache_write_tokens * rates.cache_write
-        provider_cache += usage.cache_write_1h_tokens * rates.cache_write_1h
-        read = usage.input_tokens * rates.input + usage.input_audio_tokens * rates.input_audio + provider_cache
-        written = usage.output_tokens * rates.output
-        written += usage.reasoning_tokens * rates.reasoning + usage.output_audio_tokens * rates.output_audio
-        extra = self.per_call + (round(seconds * self.per_second) if self.per_second else 0)
-        return Cost(read + written + extra, read, -provider_cache, self.source)
+        """Price one call; `seconds` is its duration, for hardware that is rented by the hour.
+
+        Raises:
+            InvalidUsage: The counts cannot be true.
+        """
+        read, written, cached, stored, stored_1h, reasoning, heard, spoken, _ = usage
+        if not (
+            cached >= 0 <= stored_1h <= stored
+            and cached + stored <= read < _ABSURD
+            and 0 <= heard <= read
+            and 0 <= reasoning <= written < _ABSURD
+            and 0 <= spoken <= written
+        ):
+            usage.check()
+        rates = self.steps[0][1] if len(self.steps) == 1 else self.rates(read)
+        provider_cache = cached * rates.cached + stored * rates.cache_write + stored_1h * rates.cache_write_1h
+        read_cost = read * rates.input + heard * rates.input_audio + provider_cache
+        total = read_cost + written * rates.output + reasoning * rates.reasoning + spoken * rates.output_audio
+        if self.per_call or self.per_second:
+            total += self.per_call + round(seconds * self.per_second)
+        return Cost(total, read_cost, -provider_cache, self.source)
 
 
 class Cost(NamedTuple):
@@ -191,7 +203,6 @@ class PriceBook:
         provider: str,
         model: str,
         usage: Usage,
-        *,
         at: float,
         context: Context = STANDARD,
         tenant: str | None = None,
@@ -209,8 +220,6 @@ class PriceBook:
             card = self._compile(key, at)
         if card is None:
             return None
-        if not _plausible(usage):
-            usage.check()
         cost = card.cost(usage, seconds)
         return self._marked_up(cost, provider, tenant) if self._markups else cost
 
@@ -251,17 +260,6 @@ def provider_id(name: str) -> str:
     """Return the `genai-prices` id of a provider that LangChain, LlamaIndex or OpenTelemetry calls `name`."""
     lowered = name.lower()
     return _PROVIDERS.get(lowered, lowered)
-
-
-def _plausible(usage: Usage) -> bool:
-    return (
-        usage.cached_tokens >= 0
-        and 0 <= usage.cache_write_1h_tokens <= usage.cache_write_tokens
-        and usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens < 10**9
-        and 0 <= usage.input_audio_tokens <= usage.input_tokens
-        and 0 <= usage.reasoning_tokens <= usage.output_tokens < 10**9
-        and 0 <= usage.output_audio_tokens <= usage.output_tokens
-    )
 
 
 def _price(value: Decimal | str | float, name: str) -> Decimal:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields, replace
 from typing import Any
 
 from llmcost_plugins.types import Scope
 
 _current: ContextVar[Scope] = ContextVar("llmcost_scope", default=Scope())
-_FIELDS = tuple(f.name for f in fields(Scope))
+_FIELDS = frozenset(Scope._fields)
 
 
 @contextmanager
@@ -21,7 +20,7 @@ def scope(
     Names left out keep the value of an enclosing `scope`. Threads need `contextvars.copy_context`, tasks inherit it.
     """
     given = {"tenant": tenant, "user": user, "feature": feature, "user_tier": user_tier}
-    token = _current.set(replace(_current.get(), **{k: v for k, v in given.items() if v is not None}))
+    token = _current.set(_current.get()._replace(**{k: v for k, v in given.items() if v is not None}))
     try:
         yield _current.get()
     finally:
@@ -31,7 +30,6 @@ def scope(
 def current_scope(metadata: Mapping[str, Any] | None = None) -> Scope:
     """Return the scope in force, with `tenant`, `user`, `feature` and `user_tier` of `metadata` laid over it."""
     scope_ = _current.get()
-    if not metadata:
+    if not metadata or _FIELDS.isdisjoint(metadata):
         return scope_
-    given = {name: str(metadata[name]) for name in _FIELDS if metadata.get(name) is not None}
-    return replace(scope_, **given) if given else scope_
+    return scope_._replace(**{name: str(metadata[name]) for name in _FIELDS if metadata.get(name) is not None})

@@ -1,8 +1,8 @@
 """The few plain types that every room shares."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from uuid import uuid4
 
 from llmcost_plugins.errors import InvalidUsage
@@ -20,8 +20,7 @@ def new_id() -> str:
     return uuid4().hex
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """Whose request this is; set with `llmcost_plugins.scope`."""
 
     tenant: str | None = None
@@ -30,8 +29,7 @@ class Scope:
     user_tier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts of one model call.
 
     `input_tokens` includes cached, cache-writing and audio input; `output_tokens` includes reasoning and audio output.
@@ -64,7 +62,7 @@ class Usage:
                 raise InvalidUsage(f"{' + '.join(f'`{name}`' for name in part)} exceeds `{whole}` in {self}")
 
 
-TOKEN_CLASSES = tuple(f.name for f in fields(Usage) if f.name != "estimated")
+TOKEN_CLASSES = tuple(name for name in Usage._fields if name != "estimated")
 _PARTS = (
     (("cached_tokens", "cache_write_tokens"), "input_tokens"),
     (("input_audio_tokens",), "input_tokens"),

@@ -3,14 +3,12 @@
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, fields
 from typing import Any
 
 from llmcost_plugins.errors import CorruptEntry
 from llmcost_plugins.types import Reply, Usage
 
 _VERSION = 1
-_USAGE_FIELDS = frozenset(f.name for f in fields(Usage))
 
 
 def encode(reply: Reply, exact: str, secret: bytes | None = None) -> bytes:
@@ -22,7 +20,7 @@ def encode(reply: Reply, exact: str, secret: bytes | None = None) -> bytes:
     content = {
         "body": reply.body,
         "text": reply.text,
-        "usage": None if reply.usage is None else asdict(reply.usage),
+        "usage": None if reply.usage is None else reply.usage._asdict(),
         "provider": reply.provider,
         "model": reply.model,
         "finish": reply.finish,
@@ -53,7 +51,7 @@ def decode(payload: bytes, secret: bytes | None = None) -> tuple[Reply, str]:
 
 def _reply(content: dict[str, Any]) -> tuple[Reply, str]:
     stored = content["usage"]
-    usage = None if stored is None else Usage(**{name: stored[name] for name in _USAGE_FIELDS})
+    usage = None if stored is None else Usage(**{name: stored[name] for name in Usage._fields})
     names = ("body", "text", "provider", "model", "finish", "calls_tools")
     return Reply(**{name: content[name] for name in names}, usage=usage), content["exact"]
 

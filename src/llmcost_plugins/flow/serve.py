@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.events import CacheHit, Sink, Status, emit
-from llmcost_plugins.ledger.billing import Billed, bill
+from llmcost_plugins.ledger.billing import bill
 from llmcost_plugins.plan import Cut, Plan
 from llmcost_plugins.pricing import STANDARD, PriceBook, default_prices
 from llmcost_plugins.routing import Router
@@ -89,16 +89,14 @@ class _Payer:
         tier = call.tier
         finished = bill(
             self._account.prices,
-            Billed(
-                provider=tier.provider,
-                model=reply.model if reply is not None else "",
-                requested=tier.model_name,
-                scope=self._request.scope,
-                context=reply.price_context if reply is not None else STANDARD,
-            ),
             self._usage(tier, reply, status),
-            call_id=call.id,
-            at=call.time,
+            call.id,
+            call.time,
+            tier.provider,
+            reply.model if reply is not None else "",
+            tier.model_name,
+            scope=self._request.scope,
+            context=reply.price_context if reply is not None else STANDARD,
             latency=time.perf_counter() - call.started,
             status=status,
             error="" if error is None else f"{type(error).__name__}: {error}",

@@ -10,20 +10,21 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from llmcost_plugins.events import CacheHit, Event, FellBack, Status, emit
-from llmcost_plugins.langchain.convert import finish_of, hit_of, message_of, price_context, to_message, usage_of
+from llmcost_plugins.events import CacheHit, FellBack, Status, emit
+from llmcost_plugins.langchain.convert import BILLED, finish_of, hit_of, price_context, to_message, usage_of
 from llmcost_plugins.ledger import Ledger, track, watch_with
-from llmcost_plugins.ledger.billing import Billed, bill
-from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.ledger.billing import bill
+from llmcost_plugins.pricing import STANDARD, Context, PriceBook, default_prices
 from llmcost_plugins.scope import current_scope
 from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Hit, Scope, Usage
 
 CALL_ID = "llmcost_call_id"  # metadata key by which a flow door names the call that it reports itself
 _RETRY_TAG = "retry:attempt:"
+_NO_METADATA: Mapping[str, Any] = {}
 
 
 class _Open(NamedTuple):
@@ -73,7 +74,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._open_ttl = open_ttl
         self._max_open = max_open
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # counts read and write; single dict operations are atomic by themselves
         self._open: dict[UUID, _Open] = {}
         self._inside: dict[UUID, UUID] = {}
         self._wrappers: set[UUID] = set()
@@ -96,7 +97,25 @@ class CostCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the start of a chat model's run."""
-        self._start(messages[0] if messages else (), run_id, parent_run_id, tags, metadata or {})
+        meta = metadata or _NO_METADATA
+        reported = meta.get(CALL_ID)
+        self._open[run_id] = _Open(
+            reported or run_id.hex,
+            self._clock(),
+            time.perf_counter(),
+            parent_run_id,
+            meta.get("ls_provider") or "",
+            meta.get("ls_model_name") or "",
+            current_scope(meta),
+            tuple(tags) if tags else (),
+            self._attempt(parent_run_id, tags) if tags or parent_run_id else 1,
+            messages[0] if messages else (),
+            reported is not None,
+        )
+        if parent_run_id is not None:
+            self._mark_wrappers(parent_run_id)
+        if len(self._open) > self._max_open:
+            self.sweep(older_than=min(self._open_ttl, 60.0))
 
     def on_llm_start(
         self,
@@ -110,21 +129,26 @@ class CostCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the start of a completion model's run."""
-        self._start(prompts, run_id, parent_run_id, tags, metadata or {})
+        prompt: Any = [prompts]
+        self.on_chat_model_start(
+            serialized, prompt, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=metadata
+        )
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Bill the run, or record the cache hit that it was."""
         run = self._finish(run_id)
         if run is None:
             return
-        generation = response.generations[0][0] if response.generations and response.generations[0] else None
-        message = message_of(generation) if generation is not None else None
-        if message is None:
+        generation = next(iter(next(iter(response.generations), ())), None)
+        if not isinstance(generation, ChatGeneration):
             self._bill_completion(run, response)
-        elif hit := hit_of(message, call_id=run.call_id):
+            return
+        message = generation.message
+        hit = hit_of(message, call_id=run.call_id)
+        if hit is not None:
             self._record_hit(run, message, hit)
-        elif not message.response_metadata.get("llmcost", {}).get("billed"):
-            self._bill_chat(run, message, response, (generation and generation.generation_info) or {})
+        elif BILLED not in message.response_metadata:
+            self._bill_chat(run, generation, message, response.llm_output)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the failure; what a broken-off stream had shown by then was paid for, and is estimated."""
@@ -138,15 +162,14 @@ class CostCallbackHandler(BaseCallbackHandler):
         left = not isinstance(error, Exception)
         status: Status = "cut" if left or partial else "error"
         usage = _estimated(run, partial) if status == "cut" else Usage()
-        self._bill(run, usage, status=status, error=f"{type(error).__name__}: {error}")
+        self._bill(run, usage, status, f"{type(error).__name__}: {error}")
 
     def on_chain_start(
         self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         """Remember a chain that runs inside a model's run, so that a model inside it is known to be inside too."""
         if parent_run_id is not None and (parent_run_id in self._open or parent_run_id in self._inside):
-            with self._lock:
-                self._inside[run_id] = parent_run_id
+            self._inside[run_id] = parent_run_id
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget what was remembered of the chain."""
@@ -162,44 +185,14 @@ class CostCallbackHandler(BaseCallbackHandler):
         Runs that started over `older_than` seconds ago (`open_ttl` by default) are swept. Returns how many were.
         """
         limit = time.perf_counter() - (self._open_ttl if older_than is None else older_than)
-        with self._lock:
-            late = [run_id for run_id, run in self._open.items() if run.started <= limit]
-            if len(self._failed_parents) > self._max_open:
-                self._failed_parents.clear()
+        late = [run_id for run_id, run in list(self._open.items()) if run.started <= limit]
+        if len(self._failed_parents) > self._max_open:
+            self._failed_parents.clear()
         for run_id in late:
             run = self._finish(run_id)
             if run is not None:
-                self._bill(run, _estimated(run, ""), status="abandoned")
+                self._bill(run, _estimated(run, ""), "abandoned")
         return len(late)
-
-    def _start(
-        self,
-        prompt: Sequence[Any],
-        run_id: UUID,
-        parent: UUID | None,
-        tags: list[str] | None,
-        metadata: Mapping[str, Any],
-    ) -> None:
-        run = _Open(
-            call_id=metadata.get(CALL_ID) or str(run_id),
-            time=self._clock(),
-            started=time.perf_counter(),
-            parent=parent,
-            provider=metadata.get("ls_provider") or "",
-            model=metadata.get("ls_model_name") or "",
-            scope=current_scope(metadata),
-            tags=tuple(tags) if tags else (),
-            attempt=self._attempt(parent, tags),
-            prompt=prompt,
-            reported=CALL_ID in metadata,
-        )
-        with self._lock:
-            self._open[run_id] = run
-            crowded = len(self._open) > self._max_open
-            if parent is not None:
-                self._mark_wrappers(parent)
-        if crowded:
-            self.sweep(older_than=min(self._open_ttl, 60.0))
 
     def _attempt(self, parent: UUID | None, tags: list[str] | None) -> int:
         for tag in tags or ():
@@ -217,18 +210,16 @@ class CostCallbackHandler(BaseCallbackHandler):
                 above = self._inside.get(above)
 
     def _finish(self, run_id: UUID) -> _Open | None:
-        with self._lock:
-            run = self._open.pop(run_id, None)
-            if run_id in self._wrappers:
-                self._wrappers.discard(run_id)
-                return None
+        run = self._open.pop(run_id, None)
+        if self._wrappers and run_id in self._wrappers:
+            self._wrappers.discard(run_id)
+            return None
         return run
 
     def _forget_chain(self, run_id: UUID) -> None:
         if self._inside or self._failed_parents:
-            with self._lock:
-                self._inside.pop(run_id, None)
-                self._failed_parents.pop(run_id, None)
+            self._inside.pop(run_id, None)
+            self._failed_parents.pop(run_id, None)
 
     def _record_hit(self, run: _Open, message: BaseMessage, hit: Hit) -> None:
         event = CacheHit(
@@ -240,21 +231,21 @@ class CostCallbackHandler(BaseCallbackHandler):
             usage=usage_of(getattr(message, "usage_metadata", None)) or Usage(),
             scope=run.scope,
         )
-        self._emit(event)
+        emit(event, self._sink)
 
     def _bill_chat(
-        self, run: _Open, message: BaseMessage, response: LLMResult, generation_info: Mapping[str, Any]
+        self, run: _Open, generation: ChatGeneration, message: BaseMessage, output: dict[str, Any] | None
     ) -> None:
         meta = message.response_metadata
         usage = usage_of(getattr(message, "usage_metadata", None))
-        streamed = response.llm_output is None
-        broken = streamed and finish_of(message, generation_info) is None
         if usage is None:
             usage = _estimated(run, str(message.text), message)
-        named = meta.get("model_name") or (response.llm_output or {}).get("model_name") or run.model
-        self._bill(run, usage, status="cut" if broken else "ok", model=named, meta=meta)
+        streamed = output is None
+        broken = streamed and finish_of(message, generation.generation_info) is None
+        named = meta.get("model_name") or (output and output.get("model_name")) or run.model
+        self._bill(run, usage, "cut" if broken else "ok", "", named, price_context(meta))
         if run.attempt > 1 and not run.reported and not any(tag.startswith(_RETRY_TAG) for tag in run.tags):
-            self._emit(FellBack(time=run.time, tier="", to=named, error="", scope=run.scope))
+            emit(FellBack(time=run.time, tier="", to=named, error="", scope=run.scope), self._sink)
 
     def _bill_completion(self, run: _Open, response: LLMResult) -> None:
         output = response.llm_output or {}
@@ -267,29 +258,28 @@ class CostCallbackHandler(BaseCallbackHandler):
         self,
         run: _Open,
         usage: Usage,
-        *,
         status: Status = "ok",
         error: str = "",
         model: str = "",
-        meta: Mapping[str, Any] = {},
+        context: Context = STANDARD,
     ) -> None:
-        billed = Billed(run.provider, model or run.model, run.model, run.scope, price_context(meta))
         call = bill(
             self._prices,
-            billed,
             usage,
-            call_id=run.call_id,
-            at=run.time,
-            latency=time.perf_counter() - run.started,
-            status=status,
-            error=error,
-            attempt=run.attempt,
+            run.call_id,
+            run.time,
+            run.provider,
+            model,
+            run.model,
+            run.scope,
+            context,
+            time.perf_counter() - run.started,
+            status,
+            error,
+            run.attempt,
             tags=run.tags,
         )
-        self._emit(call)
-
-    def _emit(self, event: Event) -> None:
-        emit(event, self._sink)
+        emit(call, self._sink)
 
 
 def _estimated(run: _Open, text: str, message: BaseMessage | None = None) -> Usage:

@@ -29,7 +29,7 @@ from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, serve
 from llmcost_plugins.langchain.callbacks import CALL_ID
-from llmcost_plugins.langchain.convert import load_message, to_message, to_reply
+from llmcost_plugins.langchain.convert import BILLED, load_message, to_message, to_reply
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook, default_prices
@@ -439,6 +439,5 @@ def _only(result: ChatResult) -> BaseMessage:
 def _result(reply: Reply) -> ChatResult:
     """Return the answer for LangChain's own bookkeeping, marked as recorded so that no handler bills it again."""
     message = _message(reply)
-    mark = {**message.response_metadata.get("llmcost", {}), "billed": True}
-    marked = message.model_copy(update={"response_metadata": {**message.response_metadata, "llmcost": mark}})
+    marked = message.model_copy(update={"response_metadata": {**message.response_metadata, BILLED: True}})
     return ChatResult(generations=[ChatGeneration(message=marked)])

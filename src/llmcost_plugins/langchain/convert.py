@@ -5,7 +5,6 @@ from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, Generation
 
 from llmcost_plugins.pricing import STANDARD, Context
 from llmcost_plugins.types import Finish, Hit, Message, Reply, Usage
@@ -29,6 +28,7 @@ _FINISHES: Mapping[str, Finish] = {
 }
 _NO_DETAILS: Mapping[str, Any] = {}
 _ANSWER_FIELDS = ("content", "name", "tool_calls", "invalid_tool_calls", "additional_kwargs", "response_metadata")
+BILLED = "llmcost_billed"  # marks answers in `response_metadata` that a flow door has recorded already
 _REPORTS_FINISH = frozenset({"openai", "azure", "anthropic"})
 
 
@@ -152,7 +152,7 @@ def load_message(body: Mapping[str, Any], reply: Reply) -> AIMessage:
 def hit_of(message: BaseMessage, *, call_id: str) -> Hit | None:
     """Return the cache hit that a message came from: ours by its mark, another cache's by LangChain's zero cost."""
     mark = message.response_metadata.get("llmcost")
-    if isinstance(mark, dict) and "hit_id" in mark:
+    if mark is not None and "hit_id" in mark:
         return Hit(mark["cache"], mark["entry_id"], age=mark["age"], id=mark["hit_id"])
     usage = getattr(message, "usage_metadata", None)
     return Hit("foreign", "", id=call_id) if usage is not None and usage.get("total_cost") == 0 else None
@@ -184,11 +184,6 @@ def to_usage_metadata(usage: Usage) -> Any:
     if any(written.values()):
         metadata["output_token_details"] = {name: count for name, count in written.items() if count}
     return metadata
-
-
-def message_of(generation: Generation) -> BaseMessage | None:
-    """Return the message of a chat generation, None for one of a plain completion."""
-    return generation.message if isinstance(generation, ChatGeneration) else None
 
 
 def _first(details: Mapping[str, Any], *names: str) -> int:

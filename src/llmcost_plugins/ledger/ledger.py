@@ -3,18 +3,17 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from llmcost_plugins.errors import ConfigurationError, InvalidUsage
 from llmcost_plugins.events import CacheHit, CallFinished, Escalated, Event
 from llmcost_plugins.ledger.summary import Summary, summarise
 from llmcost_plugins.ledger.totals import Totals, total
 from llmcost_plugins.pricing import PriceBook, default_prices, usd
-from llmcost_plugins.types import Scope, Usage
+from llmcost_plugins.types import Scope, Usage, new_id
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OTHER = "(other)"
@@ -33,9 +32,9 @@ class Ledger:
     """Keeps what was spent and what was saved, by model, tier and scope.
 
     Totals cover everything ever recorded. `summary(last=...)`, `to_records` and latencies cover the newest `keep`
-    events. Recording one call twice (its `call_id` is the key) corrects the first: reported usage replaces
+    events at least. Recording one call twice (its `call_id` is the key) corrects the first: reported usage replaces
     estimates, so that a callback handler and a routing model may both report it. Beyond `max_keys` combinations of
-    model and scope, further users and tenants are summed under `(other)`.
+    model and scope, older calls of further users and tenants are summed under `(other)`.
     """
 
     def __init__(
@@ -48,16 +47,17 @@ class Ledger:
     ) -> None:
         if keep < 1 or max_keys < 1:
             raise ConfigurationError("`keep` and `max_keys` count events and combinations; expected at least 1")
-        self.id = uuid4().hex
+        self.id = new_id()
         self._prices = prices
         self._keep = keep
         self._max_keys = max_keys
         self._clock = clock
         self._lock = threading.Lock()
-        self._by_key: dict[Key, Totals] = {}
-        self._paid: dict[str, CallFinished] = {}
-        self._hits: dict[str, tuple[CacheHit, int | None]] = {}
-        self._decisions: deque[tuple[Event, CallFinished | None]] = deque(maxlen=keep)
+        self._calls: dict[str, CallFinished] = {}
+        self._hits: dict[str, _Valued] = {}
+        self._decisions: deque[Event] = deque()
+        self._given_up: set[str] = set()
+        self._folded: dict[Key, Totals] = {}
         self._merged: dict[str, Mapping[str, Any]] = {}
 
     def __repr__(self) -> str:
@@ -79,38 +79,40 @@ class Ledger:
 
     @property
     def spent(self) -> int:
-        """What was spent so far, in pico-USD, merged ledgers not counted."""
+        """What was spent so far in pico-USD, merged ledgers not counted."""
         with self._lock:
-            return sum(totals.cost for totals in self._by_key.values())
+            kept = sum(call.cost.total for call in self._calls.values() if call.cost is not None)
+            return kept + sum(totals.cost for totals in self._folded.values())
 
     def record(self, event: Event) -> None:
         """Take in one event; safe to call from any thread, never blocks on I/O."""
         if isinstance(event, CallFinished):
             with self._lock:
-                self._record_call(event)
+                before = self._calls.get(event.call_id)
+                self._calls[event.call_id] = event if before is None else _corrected(before, event)
+                if len(self._calls) >= 2 * self._keep:
+                    self._fold(self._keep)
         elif isinstance(event, CacheHit):
-            saved = self._worth(event)
-            with self._lock:
-                self._record_hit(event, saved)
+            self._record_hit(_Valued(event, self._worth(event)))
         else:
-            with self._lock:
-                self._record_decision(event)
+            self._record_decision(event)
 
     def summary(self, *, last: str | float | timedelta | None = None) -> Summary:
-        """Sum up everything, or the `last` while: `"15m"`, `"24h"`, `"7d"`, seconds or a `timedelta`."""
+        """Sum up everything, or the `last` while: `"15m"`, `"24h"`, `"7d"`, seconds or a `timedelta`.
+
+        A while is counted over what this ledger holds itself, without merged ones.
+        """
+        since = None if last is None else self._clock() - _seconds(last)
         with self._lock:
-            calls, hits = list(self._paid.values()), list(self._hits.values())
-            decisions = list(self._decisions)
-            by_key = {key: replace(totals) for key, totals in self._by_key.items()}
-        if last is not None:
-            since = self._clock() - _seconds(last)
-            calls = [call for call in calls if call.time >= since]
-            hits = [pair for pair in hits if pair[0].time >= since]
-            by_key = _rebuild(calls, hits, [pair for pair in decisions if pair[0].time >= since])
-        else:
-            for state in self._merged.values():
-                _add_state(by_key, state)
-        return summarise(by_key, calls, [hit for hit, _ in hits])
+            calls = [call for call in self._calls.values() if since is None or call.time >= since]
+            hits = [valued for valued in self._hits.values() if since is None or valued.hit.time >= since]
+            decisions = [event for event in self._decisions if since is None or event.time >= since]
+            sums = self._copy_of_folded() if since is None else {}
+            given_up = frozenset(self._given_up)
+        _add(sums, calls, hits, decisions, given_up)
+        for state in self._merged.values() if since is None else ():
+            _add_state(sums, state)
+        return summarise(sums, calls, [valued.hit for valued in hits])
 
     def totals(self) -> Totals:
         """Return the sums over everything recorded and merged."""
@@ -119,21 +121,21 @@ class Ledger:
     def to_records(self) -> list[dict[str, Any]]:
         """Return the newest calls and hits as flat rows for a data frame, oldest first; amounts in US dollars."""
         with self._lock:
-            rows = [_call_row(call) for call in self._paid.values()]
-            rows += [_hit_row(hit, saved) for hit, saved in self._hits.values()]
+            rows = [_call_row(call, call.call_id in self._given_up) for call in self._calls.values()]
+            rows += [_hit_row(valued) for valued in self._hits.values()]
         for state in self._merged.values():
             rows += state["records"]
         return sorted(rows, key=lambda row: row["time"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole state in plain JSON, to be merged into the ledger of another process."""
-        records = self.to_records()
         with self._lock:
-            by_key = {key: replace(totals) for key, totals in self._by_key.items()}
+            sums = self._copy_of_folded()
+            _add(sums, self._calls.values(), self._hits.values(), self._decisions, self._given_up)
         for state in self._merged.values():
-            _add_state(by_key, state)
-        rows = [{**asdict(key.scope), **key._asdict(), "scope": None, **asdict(sums)} for key, sums in by_key.items()]
-        return {"id": self.id, "totals": rows, "records": records}
+            _add_state(sums, state)
+        rows = [{**key._asdict(), **key.scope._asdict(), "scope": None, **asdict(part)} for key, part in sums.items()]
+        return {"id": self.id, "totals": rows, "records": self.to_records()}
 
     def merge(self, other: "Ledger | Mapping[str, Any]") -> None:
         """Add what another process recorded; merging a later state of the same ledger replaces the earlier one."""
@@ -145,40 +147,30 @@ class Ledger:
         with self._lock:
             self._merged = {**self._merged, state["id"]: state}
 
-    def _record_call(self, call: CallFinished) -> None:
-        before = self._paid.get(call.call_id)
-        if before is not None:
-            self._totals(before.provider, before.model, before.tier, before.scope).add_call(before, -1)
-            call = _corrected(before, call)
-        elif len(self._paid) >= self._keep:
-            del self._paid[next(iter(self._paid))]
-        self._paid[call.call_id] = call
-        self._totals(call.provider, call.model, call.tier, call.scope).add_call(call)
-
-    def _record_hit(self, hit: CacheHit, saved: int | None) -> None:
-        if hit.call_id in self._hits:
-            return
-        if len(self._hits) >= self._keep:
-            del self._hits[next(iter(self._hits))]
-        self._hits[hit.call_id] = hit, saved
-        self._totals(hit.provider, hit.model, "cache", hit.scope).add_hit(hit, saved)
+    def _record_hit(self, valued: "_Valued") -> None:
+        with self._lock:
+            self._hits.setdefault(valued.hit.call_id, valued)
+            if len(self._hits) >= 2 * self._keep:
+                self._fold(self._keep)
 
     def _record_decision(self, event: Event) -> None:
-        call = self._paid.get(event.call_id) if isinstance(event, Escalated) else None
-        self._decisions.append((event, call))
-        if call is not None:
-            self._totals(call.provider, call.model, call.tier, call.scope).add_decision(event, call)
-        else:
-            self._totals("", "", "", event.scope).add_decision(event)
+        with self._lock:
+            self._decisions.append(event)
+            if isinstance(event, Escalated):
+                self._given_up.add(event.call_id)
+            if len(self._decisions) >= 2 * self._keep:
+                self._fold(self._keep)
 
-    def _totals(self, provider: str, model: str, tier: str, scope: Scope) -> Totals:
-        key = Key(provider, model, tier, scope)
-        try:
-            return self._by_key[key]
-        except KeyError:
-            if len(self._by_key) >= self._max_keys:
-                key = Key(provider, model, tier, Scope(_OTHER, _OTHER, scope.feature, scope.user_tier))
-            return self._by_key.setdefault(key, Totals())
+    def _fold(self, keep: int) -> None:
+        """Move all but the newest `keep` of each kind into the sums; called with the lock held."""
+        calls = [self._calls.pop(name) for name in list(self._calls)[: -keep or None]]
+        hits = [self._hits.pop(name) for name in list(self._hits)[: -keep or None]]
+        decisions = [self._decisions.popleft() for _ in range(len(self._decisions) - keep)]
+        _add(self._folded, calls, hits, decisions, self._given_up, max_keys=self._max_keys)
+        self._given_up.difference_update(call.call_id for call in calls)
+
+    def _copy_of_folded(self) -> dict[Key, Totals]:
+        return {key: replace(totals) for key, totals in self._folded.items()}
 
     def _worth(self, hit: CacheHit) -> int | None:
         try:
@@ -188,11 +180,17 @@ class Ledger:
         return None if cost is None else cost.total
 
 
+class _Valued(NamedTuple):
+    """A hit, and what its answer would cost now in pico-USD, None where it has no price."""
+
+    hit: CacheHit
+    saved: int | None
+
+
 def _corrected(before: CallFinished, after: CallFinished) -> CallFinished:
     """Join two reports of one call: reported usage beats estimates, and what one lacks the other fills in."""
     better, other = (before, after) if _rank(before) >= _rank(after) else (after, before)
-    return replace(
-        better,
+    return better._replace(
         baseline=better.baseline if better.baseline is not None else other.baseline,
         attempt=max(better.attempt, other.attempt),
         tier=better.tier or other.tier,
@@ -207,20 +205,30 @@ def _rank(call: CallFinished) -> tuple[bool, bool, bool]:
     return reported, call.status != "abandoned", call.cost is not None
 
 
-def _rebuild(
-    calls: list[CallFinished],
-    hits: list[tuple[CacheHit, int | None]],
-    decisions: list[tuple[Event, CallFinished | None]],
-) -> dict[Key, Totals]:
-    by_key: dict[Key, Totals] = {}
+def _add(
+    sums: dict[Key, Totals],
+    calls: Iterable[CallFinished],
+    hits: Iterable[_Valued],
+    decisions: Iterable[Event],
+    given_up: Container[str],
+    *,
+    max_keys: int | None = None,
+) -> None:
+    """Add events to the sums that they belong to."""
+
+    def at(provider: str, model: str, tier: str, scope: Scope) -> Totals:
+        key = Key(provider, model, tier, scope)
+        if max_keys is not None and len(sums) >= max_keys and key not in sums:
+            key = key._replace(scope=scope._replace(tenant=_OTHER, user=_OTHER))
+        return sums.setdefault(key, Totals())
+
     for call in calls:
-        by_key.setdefault(Key(call.provider, call.model, call.tier, call.scope), Totals()).add_call(call)
+        sums_of_call = at(call.provider, call.model, call.tier, call.scope)
+        sums_of_call.add_call(call, given_up=call.call_id in given_up)
     for hit, saved in hits:
-        by_key.setdefault(Key(hit.provider, hit.model, "cache", hit.scope), Totals()).add_hit(hit, saved)
-    for event, given_up in decisions:
-        provider, model, tier = (given_up.provider, given_up.model, given_up.tier) if given_up else ("", "", "")
-        by_key.setdefault(Key(provider, model, tier, event.scope), Totals()).add_decision(event, given_up)
-    return by_key
+        at(hit.provider, hit.model, "cache", hit.scope).add_hit(hit, saved)
+    for event in decisions:
+        at("", "", "", event.scope).add_decision(event)
 
 
 def _add_state(by_key: dict[Key, Totals], state: Mapping[str, Any]) -> None:
@@ -242,17 +250,20 @@ def _seconds(last: str | float | timedelta) -> float:
         raise ConfigurationError(f"`last` is {last!r}; expected such as '15m', '24h', '7d' or seconds") from None
 
 
-def _call_row(call: CallFinished) -> dict[str, Any]:
-    row = asdict(call)
-    scope, usage = row.pop("scope"), row.pop("usage")
-    for money in ("cost", "baseline", "provider_cache_saving", "input_cost"):
-        row[money] = None if row[money] is None else float(usd(row[money]))
-    return {"kind": "call", **row, **usage, **scope, "tags": list(call.tags)}
+def _call_row(call: CallFinished, given_up: bool) -> dict[str, Any]:
+    row = call._asdict()
+    scope, usage = row.pop("scope")._asdict(), row.pop("usage")._asdict()
+    row |= {"cost": None, "input_cost": None, "provider_cache_saving": None, "price": "unpriced"}
+    if (cost := call.cost) is not None:
+        row |= {"cost": float(usd(cost.total)), "input_cost": float(usd(cost.input)), "price": cost.source}
+        row["provider_cache_saving"] = float(usd(cost.provider_cache_saving))
+    row["baseline"] = None if call.baseline is None else float(usd(call.baseline))
+    return {"kind": "call", **row, **usage, **scope, "tags": list(call.tags), "given_up": given_up}
 
 
-def _hit_row(hit: CacheHit, saved: int | None) -> dict[str, Any]:
-    row = asdict(hit)
-    scope, usage, how = row.pop("scope"), row.pop("usage"), row.pop("hit")
-    del row["question"]
+def _hit_row(valued: _Valued) -> dict[str, Any]:
+    hit, saved = valued
+    row = {"call_id": hit.call_id, "time": hit.time, "provider": hit.provider, "model": hit.model}
     worth = None if saved is None else float(usd(saved))
-    return {"kind": "hit", **row, **usage, **scope, "cache_tier": how["tier"], "age": how["age"], "saved": worth}
+    found = {"cache_tier": hit.hit.tier, "age": hit.hit.age, "saved": worth}
+    return {"kind": "hit", **row, **hit.usage._asdict(), **hit.scope._asdict(), **found}

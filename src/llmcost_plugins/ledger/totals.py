@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event, FellBack
+from llmcost_plugins.pricing import Cost
 
 
 @dataclass(slots=True)
@@ -47,53 +48,42 @@ class Totals:
     provider_cache_saved: int = 0
     unpriced_hits: int = 0
 
-    def add_call(self, call: CallFinished, sign: int = 1) -> None:
-        """Add a call, or take one away again with a `sign` of -1."""
-        usage, status = call.usage, call.status
-        self.calls += sign
-        if call.attempt == 1:
-            self.requests += sign
-        else:
-            self.retries += sign
-        if status == "ok":
-            self.answered += sign
-        elif status == "error":
-            self.failed += sign
-        elif status == "cut":
-            self.cut += sign
-        else:
-            self.abandoned += sign
-        if usage.input_tokens or usage.output_tokens:
-            self._add_usage(call, sign)
-        if call.cost is None:
-            self.unpriced += sign
-        else:
-            self._add_cost(call, call.cost, sign)
+    def add_call(self, call: CallFinished, *, given_up: bool = False) -> None:
+        """Add a call; `given_up` says that a stronger tier was asked in its place."""
+        status, usage = call.status, call.usage
+        self.calls += 1
+        self.requests += call.attempt == 1
+        self.retries += call.attempt > 1
+        self.answered += status == "ok" and not given_up
+        self.failed += status == "error"
+        self.cut += status == "cut"
+        self.abandoned += status == "abandoned"
+        self.paid += usage.total_tokens > 0
+        self.estimated += usage.estimated
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.cache_write_tokens += usage.cache_write_tokens
+        self.reasoning_tokens += usage.reasoning_tokens
+        self.audio_tokens += usage.input_audio_tokens + usage.output_audio_tokens
+        if call.cost is not None:
+            self._add_cost(call, call.cost, given_up)
+        elif status == "ok" or usage.total_tokens:
+            self.unpriced += 1
 
-    def _add_usage(self, call: CallFinished, sign: int) -> None:
-        usage = call.usage
-        self.paid += sign
-        self.input_tokens += sign * usage.input_tokens
-        self.output_tokens += sign * usage.output_tokens
-        self.cached_tokens += sign * usage.cached_tokens
-        self.cache_write_tokens += sign * usage.cache_write_tokens
-        self.reasoning_tokens += sign * usage.reasoning_tokens
-        self.audio_tokens += sign * (usage.input_audio_tokens + usage.output_audio_tokens)
-        if usage.estimated:
-            self.estimated += sign
-
-    def _add_cost(self, call: CallFinished, cost: int, sign: int) -> None:
-        self.cost += sign * cost
-        self.input_cost += sign * call.input_cost
-        self.provider_cache_saved += sign * call.provider_cache_saving
-        if call.approximate:
-            self.approximate += sign
+    def _add_cost(self, call: CallFinished, cost: Cost, given_up: bool) -> None:
+        self.cost += cost.total
+        self.input_cost += cost.input
+        self.provider_cache_saved += cost.provider_cache_saving
+        self.approximate += cost.source == "approximate"
         if call.attempt > 1:
-            self.retry_cost += sign * cost
-        if call.status != "ok":
-            self.failed_cost += sign * cost
+            self.retry_cost += cost.total
+        if given_up:
+            self.escalated_cost += cost.total
+        elif call.status != "ok":
+            self.failed_cost += cost.total
         elif call.baseline is not None:
-            self.routing_saved += sign * (call.baseline - cost)
+            self.routing_saved += call.baseline - cost.total
 
     def add_hit(self, hit: CacheHit, saved: int | None) -> None:
         """Add a cache hit and what its stored usage would cost now, None where that has no price."""
@@ -105,25 +95,12 @@ class Totals:
         else:
             self.cache_saved += saved
 
-    def add_decision(self, event: Event, escalated: CallFinished | None = None) -> None:
-        """Count an event that carries no money; `escalated` is the call that an `Escalated` gave up."""
-        if isinstance(event, CacheMissed):
-            self.misses += 1
-        elif isinstance(event, FellBack):
-            self.fallbacks += 1
-        elif isinstance(event, ComponentFailed):
-            self.component_failures += 1
-        elif isinstance(event, Escalated):
-            self.escalations += 1
-            if escalated is not None and escalated.status == "ok":
-                self._give_up(escalated)
-
-    def _give_up(self, call: CallFinished) -> None:
-        self.answered -= 1
-        if call.cost is not None:
-            self.escalated_cost += call.cost
-            if call.baseline is not None:
-                self.routing_saved -= call.baseline - call.cost
+    def add_decision(self, event: Event) -> None:
+        """Count an event that carries no money."""
+        self.misses += isinstance(event, CacheMissed)
+        self.escalations += isinstance(event, Escalated)
+        self.fallbacks += isinstance(event, FellBack)
+        self.component_failures += isinstance(event, ComponentFailed)
 
     @property
     def saved(self) -> int:
