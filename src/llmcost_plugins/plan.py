@@ -14,6 +14,10 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
+def _no_join(chunks: list[Any]) -> Any:
+    raise TypeError("an `Ask` with `stream` or `astream` needs `join`")
+
+
 @dataclass(frozen=True, slots=True)
 class Step(Generic[T]):
     """One piece of work. Where `arun` is None, `run` never blocks and async drivers call it directly."""
@@ -31,14 +35,14 @@ class Ask(Step[T], Generic[C, T]):
 
     stream: Callable[[], Generator[C, None, None]] | None = None
     astream: Callable[[], AsyncGenerator[C, None]] | None = None
-    join: Callable[[list[C]], T] | None = None
+    join: Callable[[list[C]], T] = _no_join
 
 
 Plan: TypeAlias = Generator[Step[Any], Any, T]
 
 
 class Cut(BaseException):
-    """A shown stream ended early: `error` is why, `partial` what had been shown by then, joined.
+    """A shown stream ended early: `error` is why, `partial` what had been shown by then, joined if that can be.
 
     Not an `Exception`, so that nothing falls back to another model once the reader has seen a part of this one.
     Drivers raise the `error` itself in the end.
@@ -105,7 +109,7 @@ def drive_stream(plan: Plan[T], replay: Callable[[T], Iterable[C]]) -> Generator
                             chunks.append(chunk)
                             shown = True
                             yield chunk
-                    result = _join(step, chunks)
+                    result = step.join(chunks)
                 else:
                     result = step.run()
             except BaseException as error:  # noqa: BLE001 - the plan decides what becomes of it
@@ -133,7 +137,7 @@ async def adrive_stream(plan: Plan[T], replay: Callable[[T], Iterable[C]]) -> As
                             chunks.append(chunk)
                             shown = True
                             yield chunk
-                    result = _join(step, chunks)
+                    result = step.join(chunks)
                 else:
                     result = step.run() if step.arun is None else await step.arun()
             except BaseException as error:  # noqa: BLE001 - the plan decides what becomes of it
@@ -148,11 +152,11 @@ async def adrive_stream(plan: Plan[T], replay: Callable[[T], Iterable[C]]) -> As
         raise cut.error from cut.error.__cause__
 
 
-def _join(step: Ask[Any, T], chunks: list[Any]) -> T:
-    if step.join is None:
-        raise TypeError("an `Ask` with `stream` or `astream` needs `join`")
-    return step.join(chunks)
-
-
 def _cut(step: Step[Any], chunks: list[Any], error: BaseException) -> BaseException:
-    return Cut(error, _join(step, chunks)) if chunks and isinstance(step, Ask) else error
+    if not chunks or not isinstance(step, Ask):
+        return error
+    try:
+        partial = step.join(chunks)
+    except Exception:  # noqa: BLE001 - the plan must be told of `error` whatever the chunks are like
+        partial = None
+    return Cut(error, partial)
