@@ -19,8 +19,9 @@ class CallFinished(NamedTuple):
     """One model call, paid or failed: the one event that carries money.
 
     `cost` is None where no price is known. `baseline` is what the same tokens would have cost at the strongest tier, in
-    pico-USD. `attempt` counts the calls made for one request from 1. `status` is `cut` for a stream whose reader
-    left or whose connection broke, `abandoned` for a call that never reported its end.
+    pico-USD. `attempt` counts the calls made for one request from 1; `fallback` says that a call stands in for one that
+    failed. `status` is `cut` for a stream whose reader left or whose connection broke, `abandoned` for a call that
+    never reported its end.
     """
 
     call_id: str
@@ -37,6 +38,7 @@ class CallFinished(NamedTuple):
     tier: str = ""
     scope: Scope = Scope()
     tags: tuple[str, ...] = ()
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

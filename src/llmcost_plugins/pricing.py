@@ -101,8 +101,11 @@ class RateCard:
             InvalidUsage: The counts cannot be true.
         """
         read, written, cached, stored, stored_1h, reasoning, heard, spoken, _ = usage
+        whole = int is type(read) is type(written) is type(cached) is type(stored) is type(stored_1h)
         if not (
-            cached >= 0 <= stored_1h <= stored
+            whole
+            and int is type(reasoning) is type(heard) is type(spoken)
+            and cached >= 0 <= stored_1h <= stored
             and cached + stored <= read < _ABSURD
             and 0 <= heard <= read
             and 0 <= reasoning <= written < _ABSURD

@@ -55,7 +55,7 @@ class Usage(NamedTuple):
         """Raise `InvalidUsage` where the counts cannot be true; providers and proxies do report such."""
         for counter in TOKEN_CLASSES:
             value = getattr(self, counter)
-            if not isinstance(value, int) or not 0 <= value <= _ABSURD_TOKENS:
+            if type(value) is not int or not 0 <= value <= _ABSURD_TOKENS:
                 raise InvalidUsage(f"`{counter}` is {value!r}; expected an integer from 0 to {_ABSURD_TOKENS:,}")
         for part, whole in _PARTS:
             if sum(getattr(self, name) for name in part) > getattr(self, whole):

@@ -12,6 +12,7 @@ from llmcost_plugins.errors import ConfigurationError, CorruptEntry
 from llmcost_plugins.events import CacheHit, CacheMissed, ComponentFailed, Sink, emit
 from llmcost_plugins.plan import Plan
 from llmcost_plugins.stores import Memory
+from llmcost_plugins.tokens import message_text
 from llmcost_plugins.types import Entries, Entry, Hit, Reply, Request, Store, Usage
 
 _DAY = 86_400.0
@@ -91,8 +92,7 @@ class Cache:
         reply = yield from self._look_up(found, print_)
         leads = False
         if reply is None and turn:
-            reply = yield from self._take_turn(print_)
-            leads = reply is None
+            reply, leads = yield from self._take_turn(print_)
         if reply is None or reply.hit is None:
             return self._miss(replace(found, leads=leads))
         self._tell_hit(found, reply, reply.hit, print_.question)
@@ -107,11 +107,13 @@ class Cache:
             if print_ is not None and storable:
                 yield from self._put(found, print_, reply)
         finally:
-            self._end_turn(found, replace(reply, native=None) if storable else None)
+            if found.leads and print_ is not None:
+                self._turns.give(print_.key, replace(reply, native=None) if storable else None)
 
     def leave(self, found: Found) -> Plan[None]:
         """Give up the turn without an answer; the next that waits leads."""
-        self._end_turn(found, None)
+        if found.leads and found.fingerprint is not None:
+            self._turns.leave(found.fingerprint.key)
         return
         yield
 
@@ -139,8 +141,7 @@ class Cache:
             return "no tenant in scope", 0.0
         if not cacheable_identity(request.model):
             return "the model's description does not last", 0.0
-        question = request.messages[-1].get("content") if request.messages else None
-        category = category_of(question) if isinstance(question, str) else "general"
+        category = category_of(message_text(request.messages[-1])) if request.messages else "general"
         if category in ("personal", "creative"):
             return category, 0.0
         return "", self._live_ttl if category == "live" else self._ttl
@@ -164,9 +165,9 @@ class Cache:
         hit = Hit("exact" if repeated else "normalised", print_.key[:16], age=age)
         return replace(reply, hit=hit)
 
-    def _take_turn(self, print_: Fingerprint) -> Plan[Reply | None]:
-        shared = yield from self._turns.take(print_.key)
-        return None if shared is None else replace(shared, hit=Hit("coalesced", print_.key[:16]))
+    def _take_turn(self, print_: Fingerprint) -> Plan[tuple[Reply | None, bool]]:
+        shared, leads = yield from self._turns.take(print_.key)
+        return None if shared is None else replace(shared, hit=Hit("coalesced", print_.key[:16])), leads
 
     def _put(self, found: Found, print_: Fingerprint, reply: Reply) -> Plan[None]:
         now = self._clock()
@@ -181,10 +182,6 @@ class Cache:
             yield from self._entries.delete(print_.key)
         except Exception as error:  # noqa: BLE001 - the next look-up tries again
             self._tell_failure(found, error)
-
-    def _end_turn(self, found: Found, reply: Reply | None) -> None:
-        if found.leads and found.fingerprint is not None:
-            self._turns.give(found.fingerprint.key, reply)
 
     def _miss(self, found: Found) -> Found:
         emit(CacheMissed(time=self._clock(), reason=found.reason, scope=found.request.scope), found.sink)

@@ -16,9 +16,12 @@ from typing import Any
 from llmcost_plugins.tokens import message_text
 from llmcost_plugins.types import Message, Request
 
-_CODE = re.compile(r"[`{}<>=\\|$#@^~_\[\]]|\w\(|://|\"|(?:^|\s)--?\w")
-_ACRONYM = re.compile(r"\b[A-Z]{2,}\b")
-_END_MARKS = " \t\r\n.?!…"
+_CODE = re.compile(
+    r"[`{}<>=\\|$#@^~_\[\]\"\u201c\u201d\u201e\u00ab\u00bb]|\w\(|://|(?:^|\s)--?\w|^(?: {4}|\t)"
+    r"|(?<!\w)['\u2018\u2019]|['\u2018\u2019](?!\w)",
+    re.MULTILINE,
+)
+_END = re.compile(r"(?:[\s.?…]|(?<!\d)!)+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,9 @@ def fingerprint(request: Request, *, namespace: str, version: str, secret: bytes
 def question_of(request: Request) -> str | None:
     """Return the text of the last turn if it is the user's and only text, else None."""
     last = request.messages[-1] if request.messages else None
-    if last is None or last.get("role") != "user" or "extras" in last:
+    if last is None or last.keys() != {"role", "content"} or last["role"] != "user":
         return None
-    content = last.get("content")
+    content = last["content"]
     if isinstance(content, str):
         return content
     texts = [part for part in content or () if isinstance(part, Mapping) and part.get("type") == "text"]
@@ -56,23 +59,26 @@ def question_of(request: Request) -> str | None:
 def normalised(question: str) -> str | None:
     """Return the question without the differences that never matter: spacing, end marks, and the case of plain words.
 
-    None where form may matter: text that holds code, markup, quotes or addresses. Words written in capitals (IT, WHO)
-    keep them, unless the whole text is shouted.
+    None where form may matter: text that holds code, markup, quotes or addresses. A word is plain if it is written
+    small or with one capital in front; others (IT, iPhone, A1b2, size M) keep their form, unless all is shouted.
     """
     if _CODE.search(question):
         return None
-    text = " ".join(question.split()).strip(_END_MARKS)
+    text = _END.sub("", " ".join(question.split()))
     shouted = text.isupper()
-    kept = {} if shouted else {word.lower(): word for word in _ACRONYM.findall(text)}
-    lowered = text.casefold()
-    for low, word in kept.items():
-        lowered = re.sub(rf"\b{low}\b", word, lowered)
-    return lowered or None
+    return " ".join(_folded(word, shouted=shouted) for word in text.split()) or None
 
 
 def cacheable_identity(identity: str) -> bool:
     """Tell whether a model's description names it for good: no object addresses, no classes known by name only."""
     return " at 0x" not in identity and "<class '" not in identity
+
+
+def _folded(word: str, *, shouted: bool) -> str:
+    bare = word.strip(".,;:!?()'-/…")
+    has_digit = any(letter.isdigit() for letter in bare)
+    small = bare[1:] == bare[1:].lower() and (len(bare) > 1 or bare in "IAiaoO")
+    return word.casefold() if not has_digit and (shouted or small) else word
 
 
 def _partition(request: Request, namespace: str, version: str, *, alone: bool) -> list[Any]:

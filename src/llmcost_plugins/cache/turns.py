@@ -2,44 +2,99 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from llmcost_plugins.plan import Plan, do
 from llmcost_plugins.types import Reply
 
 
-class Turns:
-    """Turns within one process; threads and event loops meet on `concurrent.futures.Future`."""
+class Turn(NamedTuple):
+    """What waiting for one's turn ended in: a reply to share, or asking oneself, as the one that `leads` or alone."""
 
-    def __init__(self) -> None:
-        self._under_way: dict[str, Future[Reply | None]] = {}
+    reply: Reply | None
+    leads: bool
+
+
+_ALONE = Turn(None, leads=False)
+_LEADS = Turn(None, leads=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leader:
+    """Who is asking; `result` is what the others will be told, None if the leader left without an answer."""
+
+    result: "Future[Turn | None]" = field(default_factory=Future)
+    thread: int = field(default_factory=threading.get_ident)
+    task: "asyncio.Task[Any] | None" = field(default_factory=lambda: _current_task())
+
+
+class Turns:
+    """Turns within one process; threads and event loops meet on `concurrent.futures.Future`.
+
+    Nobody waits for itself: a request made while the same caller is still reading the answer to an identical one is
+    asked alone. Nor does anybody wait for more than `patience` seconds, should a leader's reader never come back.
+    """
+
+    def __init__(self, *, patience: float = 60.0) -> None:
+        self._patience = patience
+        self._leaders: dict[str, _Leader] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._leaders)
 
-    def take(self, key: str) -> Plan[Reply | None]:
-        """Return None to the one that leads, and its reply to those that waited; if it leaves, the next leads."""
+    def take(self, key: str) -> Plan[Turn]:
+        """Lead if nobody does; otherwise wait for the leader's reply, and lead if it left without one."""
         while True:
             with self._lock:
-                leader = self._under_way.get(key)
+                leader = self._leaders.get(key)
                 if leader is None:
-                    self._under_way[key] = Future()
-                    return None
-            reply = yield from _wait(leader)
-            if reply is not None:
-                return reply
+                    self._leaders[key] = _Leader()
+                    return _LEADS
+            turn = yield from do(*self._waiting(leader))
+            if turn is not None:
+                return turn
 
     def give(self, key: str, reply: Reply | None) -> None:
-        """End the leader's turn with its reply, or with None if it has none to share."""
+        """Share the leader's reply; with None those that wait ask alone, all at once."""
+        self._end(key, _ALONE if reply is None else Turn(reply, leads=False))
+
+    def leave(self, key: str) -> None:
+        """End the leader's turn without an answer: the next of those that wait leads."""
+        self._end(key, None)
+
+    def _end(self, key: str, turn: Turn | None) -> None:
         with self._lock:
-            turn = self._under_way.pop(key, None)
-        if turn is not None:
-            turn.set_result(reply)
+            leader = self._leaders.pop(key, None)
+        if leader is not None:
+            leader.result.set_result(turn)
+
+    def _waiting(self, leader: _Leader) -> tuple[Callable[[], Turn | None], Callable[[], Awaitable[Turn | None]]]:
+        def wait() -> Turn | None:
+            if leader.thread == threading.get_ident():
+                return _ALONE  # the leader cannot go on while this thread waits
+            try:
+                return leader.result.result(self._patience)
+            except TimeoutError:
+                return _ALONE
+
+        async def await_() -> Turn | None:
+            if leader.task is not None and leader.task is _current_task():
+                return _ALONE
+            try:
+                waiting = asyncio.shield(asyncio.wrap_future(leader.result))  # a cancelled waiter must not end the turn
+                return await asyncio.wait_for(waiting, self._patience)
+            except TimeoutError:
+                return _ALONE
+
+        return wait, await_
 
 
-def _wait(leader: "Future[Reply | None]") -> Plan[Reply | None]:
-    async def wait() -> Reply | None:
-        return await asyncio.shield(asyncio.wrap_future(leader))  # a cancelled waiter must not cancel the turn
-
-    return (yield from do(leader.result, wait))
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -42,7 +42,7 @@ def serve(request: Request, *, cache: Cache | None, router: Router, caller: Call
 class _Payer:
     """Makes the calls of one request, and settles each."""
 
-    __slots__ = ("_account", "_attempts", "_baseline", "_caller", "_request")
+    __slots__ = ("_account", "_attempts", "_baseline", "_caller", "_failed", "_request")
 
     def __init__(self, request: Request, router: Router, caller: Caller, account: Account) -> None:
         strongest = router.strongest
@@ -50,11 +50,12 @@ class _Payer:
         self._caller = caller
         self._account = account
         self._attempts = 0
+        self._failed = False
         self._baseline = (strongest.provider, strongest.model_name) if len(router.tiers) > 1 else None
 
     def __call__(self, tier: Tier, *, shown: bool) -> Plan[Reply]:
         self._attempts += 1
-        call = _Call(tier, new_id(), self._attempts, self._account.clock(), time.perf_counter())
+        call = _Call(tier, new_id(), self._attempts, self._failed, self._account.clock(), time.perf_counter())
         try:
             reply: Reply = yield self._caller.ask(tier, call.id, shown=shown)
         except Cut as cut:
@@ -62,6 +63,7 @@ class _Payer:
             raise
         except Exception as error:
             self._settle(call, None, "error", error)
+            self._failed = True
             raise
         except BaseException as error:
             self._settle(call, None, "abandoned", error)
@@ -101,6 +103,7 @@ class _Payer:
             status=status,
             error="" if error is None else f"{type(error).__name__}: {error}",
             attempt=call.attempt,
+            fallback=call.fallback,
             tier=tier.name,
             baseline=self._baseline,
         )
@@ -118,5 +121,6 @@ class _Call:
     tier: Tier
     id: str
     attempt: int
+    fallback: bool
     time: float
     started: float

@@ -74,7 +74,7 @@ class SemanticCache(BaseCache):
     def _look_up(self, prompt: str, llm_string: str) -> Plan[list[Generation] | None]:
         try:
             found = yield from self.cache.find(_request(prompt, llm_string), self._sink, turn=False)
-            return None if found.reply is None else _generations(found.reply)
+            return (_generations(found.reply) or None) if found.reply is not None else None
         except Exception as error:  # noqa: BLE001 - LangChain would fail the user's call
             self._tell(error)
             return None

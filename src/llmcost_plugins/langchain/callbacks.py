@@ -1,6 +1,5 @@
 """The cost callback handler, and `track` for LangChain."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 
-from llmcost_plugins.events import CacheHit, FellBack, Status, emit
+from llmcost_plugins.events import CacheHit, Status, emit
 from llmcost_plugins.langchain.convert import BILLED, finish_of, hit_of, price_context, to_message, usage_of
 from llmcost_plugins.ledger import Ledger, track, watch_with
 from llmcost_plugins.ledger.billing import bill
@@ -24,11 +24,12 @@ from llmcost_plugins.types import Hit, Scope, Usage
 
 CALL_ID = "llmcost_call_id"  # metadata key by which a flow door names the call that it reports itself
 _RETRY_TAG = "retry:attempt:"
+_FALLBACKS = "RunnableWithFallbacks"
 _NO_METADATA: Mapping[str, Any] = {}
 
 
 class _Open(NamedTuple):
-    """A run that has started and not ended; `reported` ones a flow door reports as well."""
+    """A run that has started and not ended."""
 
     call_id: str
     time: float
@@ -39,8 +40,8 @@ class _Open(NamedTuple):
     scope: Scope
     tags: tuple[str, ...]
     attempt: int
+    fallback: bool
     prompt: Sequence[Any]
-    reported: bool
 
 
 class CostCallbackHandler(BaseCallbackHandler):
@@ -74,11 +75,12 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._open_ttl = open_ttl
         self._max_open = max_open
         self._clock = clock
-        self._lock = threading.Lock()  # counts read and write; single dict operations are atomic by themselves
         self._open: dict[UUID, _Open] = {}
+        self._swept: dict[UUID, _Open] = {}
+        self._swept_at = time.perf_counter()
         self._inside: dict[UUID, UUID] = {}
         self._wrappers: set[UUID] = set()
-        self._failed_parents: dict[UUID, int] = {}
+        self._failures: dict[UUID, int] = {}
 
     @property
     def open_runs(self) -> int:
@@ -98,24 +100,28 @@ class CostCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Note the start of a chat model's run."""
         meta = metadata or _NO_METADATA
-        reported = meta.get(CALL_ID)
+        parent = parent_run_id or _enclosing_run()
+        failed = self._failures.get(parent, 0) if parent is not None else 0
+        started = time.perf_counter()
         self._open[run_id] = _Open(
-            reported or run_id.hex,
+            meta.get(CALL_ID) or run_id.hex,
             self._clock(),
-            time.perf_counter(),
-            parent_run_id,
+            started,
+            parent,
             meta.get("ls_provider") or "",
             meta.get("ls_model_name") or "",
             current_scope(meta),
             tuple(tags) if tags else (),
-            self._attempt(parent_run_id, tags) if tags or parent_run_id else 1,
+            1 + failed if not tags else _attempt(tags) or 1 + failed,
+            failed > 0,
             messages[0] if messages else (),
-            reported is not None,
         )
-        if parent_run_id is not None:
-            self._mark_wrappers(parent_run_id)
+        if parent is not None:
+            self._mark_wrappers(parent)
         if len(self._open) > self._max_open:
-            self.sweep(older_than=min(self._open_ttl, 60.0))
+            self._sweep(list(self._open)[: len(self._open) - self._max_open])
+        elif started - self._swept_at > self._open_ttl:
+            self.sweep()
 
     def on_llm_start(
         self,
@@ -147,17 +153,16 @@ class CostCallbackHandler(BaseCallbackHandler):
         hit = hit_of(message, call_id=run.call_id)
         if hit is not None:
             self._record_hit(run, message, hit)
-        elif BILLED not in message.response_metadata:
-            self._bill_chat(run, generation, message, response.llm_output)
+        else:
+            self._bill_chat(_reported(run, message), generation, message, response.llm_output)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the failure; what a broken-off stream had shown by then was paid for, and is estimated."""
         run = self._finish(run_id)
         if run is None:
             return
-        if run.parent is not None and isinstance(error, Exception):
-            with self._lock:
-                self._failed_parents[run.parent] = self._failed_parents.get(run.parent, 0) + 1
+        if run.parent in self._failures:
+            self._failures[run.parent] += 1
         partial = _partial_text(kwargs.get("response"))
         left = not isinstance(error, Exception)
         status: Status = "cut" if left or partial else "error"
@@ -165,11 +170,20 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._bill(run, usage, status, f"{type(error).__name__}: {error}")
 
     def on_chain_start(
-        self, serialized: dict[str, Any], inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Remember a chain that runs inside a model's run, so that a model inside it is known to be inside too."""
+        """Remember chains inside a model's run, whose models are inside it too, and chains that fall back."""
         if parent_run_id is not None and (parent_run_id in self._open or parent_run_id in self._inside):
             self._inside[run_id] = parent_run_id
+        if name == _FALLBACKS:
+            self._failures[run_id] = 0
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget what was remembered of the chain."""
@@ -184,21 +198,20 @@ class CostCallbackHandler(BaseCallbackHandler):
 
         Runs that started over `older_than` seconds ago (`open_ttl` by default) are swept. Returns how many were.
         """
-        limit = time.perf_counter() - (self._open_ttl if older_than is None else older_than)
-        late = [run_id for run_id, run in list(self._open.items()) if run.started <= limit]
-        if len(self._failed_parents) > self._max_open:
-            self._failed_parents.clear()
+        self._swept_at = time.perf_counter()
+        limit = self._swept_at - (self._open_ttl if older_than is None else older_than)
+        return self._sweep([run_id for run_id, run in list(self._open.items()) if run.started <= limit])
+
+    def _sweep(self, late: Sequence[UUID]) -> int:
         for run_id in late:
             run = self._finish(run_id)
             if run is not None:
+                self._swept[run_id] = run
                 self._bill(run, _estimated(run, ""), "abandoned")
+        for known in (self._swept, self._failures, self._inside):
+            for run_id in list(known)[: max(0, len(known) - self._max_open)]:
+                known.pop(run_id, None)
         return len(late)
-
-    def _attempt(self, parent: UUID | None, tags: list[str] | None) -> int:
-        for tag in tags or ():
-            if tag.startswith(_RETRY_TAG):
-                return int(tag.removeprefix(_RETRY_TAG))
-        return 1 + self._failed_parents.get(parent, 0) if parent is not None else 1
 
     def _mark_wrappers(self, parent: UUID) -> None:
         above: UUID | None = parent
@@ -210,16 +223,15 @@ class CostCallbackHandler(BaseCallbackHandler):
                 above = self._inside.get(above)
 
     def _finish(self, run_id: UUID) -> _Open | None:
-        run = self._open.pop(run_id, None)
+        run = self._open.pop(run_id, None) or self._swept.pop(run_id, None)
         if self._wrappers and run_id in self._wrappers:
             self._wrappers.discard(run_id)
             return None
         return run
 
     def _forget_chain(self, run_id: UUID) -> None:
-        if self._inside or self._failed_parents:
-            self._inside.pop(run_id, None)
-            self._failed_parents.pop(run_id, None)
+        self._inside.pop(run_id, None)
+        self._failures.pop(run_id, None)
 
     def _record_hit(self, run: _Open, message: BaseMessage, hit: Hit) -> None:
         event = CacheHit(
@@ -244,15 +256,16 @@ class CostCallbackHandler(BaseCallbackHandler):
         broken = streamed and finish_of(message, generation.generation_info) is None
         named = meta.get("model_name") or (output and output.get("model_name")) or run.model
         self._bill(run, usage, "cut" if broken else "ok", "", named, price_context(meta))
-        if run.attempt > 1 and not run.reported and not any(tag.startswith(_RETRY_TAG) for tag in run.tags):
-            emit(FellBack(time=run.time, tier="", to=named, error="", scope=run.scope), self._sink)
 
     def _bill_completion(self, run: _Open, response: LLMResult) -> None:
         output = response.llm_output or {}
-        counts = output.get("token_usage") or {}
-        usage = Usage(counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0) if counts else None
-        text = "".join(generation.text for generation in response.generations[0]) if response.generations else ""
-        self._bill(run, usage or _estimated(run, text), model=output.get("model_name") or run.model)
+        counts = output.get("token_usage")
+        if counts is None:
+            text = "".join(generation.text for generation in response.generations[0]) if response.generations else ""
+            usage = _estimated(run, text)
+        else:  # of several prompts in one call LangChain reports the usage with the first, and {} with the others
+            usage = Usage(counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0)
+        self._bill(run, usage, model=output.get("model_name") or run.model)
 
     def _bill(
         self,
@@ -278,8 +291,29 @@ class CostCallbackHandler(BaseCallbackHandler):
             error,
             run.attempt,
             tags=run.tags,
+            fallback=run.fallback,
         )
         emit(call, self._sink)
+
+
+def _attempt(tags: Sequence[str]) -> int | None:
+    """Return which attempt of `with_retry` a run is, by the tag that LangChain gives it."""
+    return next((int(tag.removeprefix(_RETRY_TAG)) for tag in tags if tag.startswith(_RETRY_TAG)), None)
+
+
+def _enclosing_run() -> UUID | None:
+    """Return the run that surrounds one without a parent: `with_fallbacks` does not pass it to explicit callbacks."""
+    config = var_child_runnable_config.get()
+    return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+
+
+def _reported(run: _Open, message: BaseMessage) -> _Open:
+    """Return the run under the name of the call that a flow door has recorded inside it, if one has."""
+    call_id = message.response_metadata.get(BILLED)
+    if call_id is None:
+        return run
+    provider = message.response_metadata.get("model_provider") or run.provider
+    return run._replace(call_id=call_id, provider=provider)
 
 
 def _estimated(run: _Open, text: str, message: BaseMessage | None = None) -> Usage:
@@ -299,18 +333,19 @@ def _partial_text(response: LLMResult | None) -> str:
     return response.generations[0][0].text
 
 
-_TRACKER = CostCallbackHandler()
 _handler: ContextVar[CostCallbackHandler | None] = ContextVar("llmcost_handler", default=None)
 register_configure_hook(_handler, inheritable=True)
 
 
 @contextmanager
 def _watch() -> Iterator[None]:
-    token = _handler.set(_TRACKER)
+    handler = CostCallbackHandler()
+    token = _handler.set(handler)
     try:
         yield
     finally:
         _handler.reset(token)
+        handler.sweep(older_than=0)
 
 
 watch_with(_watch)

@@ -20,6 +20,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, PrivateAttr
@@ -28,7 +29,7 @@ from typing_extensions import override
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, serve
-from llmcost_plugins.langchain.callbacks import CALL_ID
+from llmcost_plugins.langchain.callbacks import CALL_ID, CostCallbackHandler
 from llmcost_plugins.langchain.convert import BILLED, load_message, to_message, to_reply
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
@@ -41,6 +42,7 @@ from llmcost_plugins.types import Reply, Request, Tier, Usage
 _BINDING = ("tool_choice", "strict", "parallel_tool_calls")
 _RETRYABLE = (TimeoutError, ConnectionError)
 _HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
+_TRACED_FORMAT = "ls_structured_output_format"  # for traces; the schema itself stands in `tools` or `response_format`
 _NAME = "CostAwareChatModel"
 
 
@@ -67,6 +69,7 @@ class CostAwareChatModel(BaseChatModel):
     _router: Router = PrivateAttr()
     _cost_cache: Cache | None = PrivateAttr(default=None)
     _account: Account = PrivateAttr()
+    _ledger: Ledger | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class CostAwareChatModel(BaseChatModel):
         self._router = Router(prepared) if router is None else router.with_tiers(prepared)
         self._cost_cache = own
         sink = ledger.record if ledger is not None else None
+        self._ledger = ledger
         self._account = Account(prices or (ledger.prices if ledger is not None else default_prices()), sink)
 
     @property
@@ -207,7 +211,7 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(drive(self._plan(_BareCaller(messages, ensure_config(), stop, kwargs))))
+        return _result(drive(self._plan(_BareCaller(messages, _config_of(run_manager), stop, kwargs))))
 
     @override
     async def _agenerate(
@@ -217,7 +221,32 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await adrive(self._plan(_BareCaller(messages, ensure_config(), stop, kwargs))))
+        return _result(await adrive(self._plan(_BareCaller(messages, _config_of(run_manager), stop, kwargs))))
+
+    @override
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Stream events; those of version 3 come from the chosen tier itself, without the cache or a second tier."""
+        if kwargs.get("version") != "v3":
+            return super().stream_events(input, config, **kwargs)
+        model, config, kwargs = self._forwarded(input, config, kwargs)
+        return model.stream_events(input, config, **kwargs)
+
+    @override
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Do as `stream_events` without blocking the event loop."""
+        if kwargs.get("version") != "v3":
+            return super().astream_events(input, config, **kwargs)
+        model, config, kwargs = self._forwarded(input, config, kwargs)
+        return model.astream_events(input, config, **kwargs)
+
+    def _forwarded(
+        self, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> tuple[BaseChatModel, RunnableConfig, dict[str, Any]]:
+        messages = tuple(to_message(message) for message in self._convert_input(given).to_messages())
+        tier = self._router.tiers[self._router.choose(Request(messages))[0]]
+        model, kwargs = _bound(tier.model, kwargs)
+        handler = CostCallbackHandler(ledger=self._ledger, prices=self._account.prices)
+        return model, merge_configs(config, {"callbacks": [handler]}), kwargs
 
     def _plan(self, caller: "_Caller") -> Plan[Reply]:
         request = Request(
@@ -225,7 +254,7 @@ class CostAwareChatModel(BaseChatModel):
             model=self._identity,
             params=caller.params(),
             dialect="langchain",
-            scope=current_scope(caller.config.get("metadata")),
+            scope=current_scope({**(self.metadata or {}), **(caller.config.get("metadata") or {})}),
         )
         return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
 
@@ -297,7 +326,7 @@ class _Caller:
 
     def params(self) -> dict[str, Any]:
         """Return what else the answer depends on, in plain JSON where it has such a form."""
-        params = {name: _plain(value) for name, value in self._kwargs.items()}
+        params = {name: _plain(value) for name, value in self._kwargs.items() if name != _TRACED_FORMAT}
         return {**params, "stop": self._stop} if self._stop else params
 
     def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
@@ -356,6 +385,10 @@ class _BareCaller(_Caller):
             return to_reply(_only(result), call_id=call_id)
 
         return Ask(run, arun)
+
+
+def _config_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> RunnableConfig:
+    return ensure_config({"metadata": run.metadata} if run is not None else None)
 
 
 def _own_cache(cache: Cache | bool | None) -> Cache | None:
@@ -437,7 +470,8 @@ def _only(result: ChatResult) -> BaseMessage:
 
 
 def _result(reply: Reply) -> ChatResult:
-    """Return the answer for LangChain's own bookkeeping, marked as recorded so that no handler bills it again."""
+    """Return the answer for LangChain's own bookkeeping, naming the recorded call so that no handler bills another."""
     message = _message(reply)
-    marked = message.model_copy(update={"response_metadata": {**message.response_metadata, BILLED: True}})
-    return ChatResult(generations=[ChatGeneration(message=marked)])
+    if reply.hit is None:
+        message = message.model_copy(update={"response_metadata": {**message.response_metadata, BILLED: reply.call_id}})
+    return ChatResult(generations=[ChatGeneration(message=message)])

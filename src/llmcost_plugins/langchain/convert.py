@@ -186,11 +186,8 @@ def to_usage_metadata(usage: Usage) -> Any:
     return metadata
 
 
-def _first(details: Mapping[str, Any], *names: str) -> int:
-    for name in names:
-        if details.get(name):
-            return int(details[name])
-    return 0
+def _first(details: Mapping[str, Any], *names: str) -> Any:
+    return next((details[name] for name in names if details.get(name)), 0)
 
 
 def _lasting(extras: Mapping[str, Any]) -> dict[str, Any]:

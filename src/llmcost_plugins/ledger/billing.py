@@ -24,6 +24,7 @@ def bill(
     tier: str = "",
     baseline: tuple[str, str] | None = None,
     tags: tuple[str, ...] = (),
+    fallback: bool = False,
 ) -> CallFinished:
     """Price a finished call.
 
@@ -47,17 +48,34 @@ def bill(
         tier: The router's name for the model.
         baseline: Provider and model that the same tokens are priced at for comparison.
         tags: The framework's tags of the run.
+        fallback: Whether the call stands in for one that failed.
     """
     base: int | None = None
     try:
         cost = prices.cost(provider, model or requested, usage, at, context, scope.tenant, latency)
         if model and model != requested and (cost is None or cost.source == "approximate"):
             cost = prices.cost(provider, requested, usage, at, context, scope.tenant, latency) or cost
+        if cost is None:
+            usage.check()
         if baseline is not None:
             other = prices.cost(*baseline, usage, at, context, scope.tenant, latency)
             base = None if other is None else other.total
     except InvalidUsage as invalid:
         cost, usage, error = None, Usage(), error or str(invalid)
     return CallFinished(
-        call_id, at, provider, model or requested, usage, cost, base, latency, status, error, attempt, tier, scope, tags
+        call_id,
+        at,
+        provider,
+        model or requested,
+        usage,
+        cost,
+        base,
+        latency,
+        status,
+        error,
+        attempt,
+        tier,
+        scope,
+        tags,
+        fallback,
     )

@@ -196,6 +196,7 @@ def _corrected(before: CallFinished, after: CallFinished) -> CallFinished:
         tier=better.tier or other.tier,
         scope=better.scope if better.scope != Scope() else other.scope,
         tags=better.tags or other.tags,
+        fallback=better.fallback or other.fallback,
         error=better.error or other.error,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event, FellBack
+from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event
 from llmcost_plugins.pricing import Cost
 
 
@@ -54,6 +54,7 @@ class Totals:
         self.calls += 1
         self.requests += call.attempt == 1
         self.retries += call.attempt > 1
+        self.fallbacks += call.fallback
         self.answered += status == "ok" and not given_up
         self.failed += status == "error"
         self.cut += status == "cut"
@@ -99,7 +100,6 @@ class Totals:
         """Count an event that carries no money."""
         self.misses += isinstance(event, CacheMissed)
         self.escalations += isinstance(event, Escalated)
-        self.fallbacks += isinstance(event, FellBack)
         self.component_failures += isinstance(event, ComponentFailed)
 
     @property
