@@ -97,6 +97,9 @@ class NullCaller:
     def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[Any, Reply]:
         return Ask(lambda: self.reply)
 
+    def read(self, reply: Reply) -> None:
+        return None
+
     def retryable(self, error: Exception) -> bool:
         return False
 

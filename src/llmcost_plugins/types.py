@@ -119,8 +119,8 @@ class Hit:
 class Reply:
     """A model's answer: `body` in the dialect's own plain JSON, and what rooms need to judge it.
 
-    `native` is the framework's object where the answer is fresh; a hit carries `hit` in its place. `finish` is None for
-    an answer that did not end properly. `usage` is None where the provider reported none.
+    `native` is the framework's object. `hit` says how a cache found the answer, None if it is fresh. `finish` is None
+    for an answer that did not end properly. `usage` is None where the provider reported none.
     """
 
     body: Any
@@ -179,6 +179,10 @@ class Caller(Protocol):
 
     def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[Any, Reply]:
         """Return the step that calls the tier; `shown` allows its chunks to reach the reader as they come."""
+        ...
+
+    def read(self, reply: Reply) -> Any:
+        """Return a stored answer as the framework's object; raise if its body has not the form for that."""
         ...
 
     def retryable(self, error: Exception) -> bool:

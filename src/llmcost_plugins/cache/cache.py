@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from llmcost_plugins.cache.codec import decode, encode
 from llmcost_plugins.cache.fingerprint import Fingerprint, cacheable_identity, fingerprint
 from llmcost_plugins.cache.policy import category_of
 from llmcost_plugins.cache.turns import Turns
-from llmcost_plugins.errors import ConfigurationError, CorruptEntry
+from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.events import CacheHit, CacheMissed, ComponentFailed, Sink, emit
 from llmcost_plugins.plan import Plan
 from llmcost_plugins.stores import Memory
@@ -83,16 +84,30 @@ class Cache:
         """How many questions are being answered right now."""
         return len(self._turns)
 
-    def find(self, request: Request, sink: Sink | None = None, *, turn: bool = True) -> Plan[Found]:
-        """Return the answer that may be given again, or a miss; with `turn` the first to miss leads and others wait."""
+    def find(
+        self,
+        request: Request,
+        sink: Sink | None = None,
+        *,
+        turn: bool = True,
+        read: Callable[[Reply], Any] | None = None,
+    ) -> Plan[Found]:
+        """Return the answer that may be given again, or a miss.
+
+        Args:
+            request: What is asked.
+            sink: Where to tell of it; the process's subscribers otherwise.
+            turn: Let the first that misses lead, and others wait for its answer.
+            read: Makes the reply's `native` from its body. An entry that it raises on is dropped and missed.
+        """
         found = self._identify(request, sink)
         print_ = found.fingerprint
         if print_ is None:
             return self._miss(found)
-        reply = yield from self._look_up(found, print_)
+        reply = yield from self._look_up(found, print_, read)
         leads = False
         if reply is None and turn:
-            reply, leads = yield from self._take_turn(print_)
+            reply, leads = yield from self._take_turn(print_, read)
         if reply is None or reply.hit is None:
             return self._miss(replace(found, leads=leads))
         self._tell_hit(found, reply, reply.hit, print_.question)
@@ -146,28 +161,37 @@ class Cache:
             return category, 0.0
         return "", self._live_ttl if category == "live" else self._ttl
 
-    def _look_up(self, found: Found, print_: Fingerprint) -> Plan[Reply | None]:
-        now = self._clock()
+    def _look_up(self, found: Found, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[Reply | None]:
         try:
             entry = yield from self._entries.get(print_.key)
-            if entry is None or (entry.expires is not None and entry.expires <= now):
-                return None
-            reply, exact = decode(entry.payload, self._secret)
         except Exception as error:  # noqa: BLE001 - a cache that fails is a cache that misses
             self._tell_failure(found, error)
-            if isinstance(error, CorruptEntry):
-                yield from self._drop(found, print_)
             return None
+        now = self._clock()
+        if entry is None or (entry.expires is not None and entry.expires <= now):
+            return None
+        try:
+            return self._opened(entry, print_, now, read)
+        except Exception as error:  # noqa: BLE001 - so is an entry of another form, which is no use to keep
+            self._tell_failure(found, error)
+            yield from self._drop(found, print_)
+            return None
+
+    def _opened(
+        self, entry: Entry, print_: Fingerprint, now: float, read: Callable[[Reply], Any] | None
+    ) -> Reply | None:
+        reply, exact = decode(entry.payload, self._secret)
         repeated = exact == print_.exact
         if reply.calls_tools and not repeated:
             return None  # tool arguments may quote the question's form
-        age = max(0.0, now - entry.created)
-        hit = Hit("exact" if repeated else "normalised", print_.key[:16], age=age)
-        return replace(reply, hit=hit)
+        hit = Hit("exact" if repeated else "normalised", print_.key[:16], age=max(0.0, now - entry.created))
+        return _read(replace(reply, hit=hit), read)
 
-    def _take_turn(self, print_: Fingerprint) -> Plan[tuple[Reply | None, bool]]:
+    def _take_turn(self, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[tuple[Reply | None, bool]]:
         shared, leads = yield from self._turns.take(print_.key)
-        return None if shared is None else replace(shared, hit=Hit("coalesced", print_.key[:16])), leads
+        if shared is None:
+            return None, leads
+        return _read(replace(shared, hit=Hit("coalesced", print_.key[:16])), read), leads
 
     def _put(self, found: Found, print_: Fingerprint, reply: Reply) -> Plan[None]:
         now = self._clock()
@@ -203,3 +227,7 @@ class Cache:
     def _tell_failure(self, found: Found, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         emit(ComponentFailed(time=self._clock(), component="cache", error=text, scope=found.request.scope), found.sink)
+
+
+def _read(reply: Reply, read: Callable[[Reply], Any] | None) -> Reply:
+    return reply if read is None else replace(reply, native=read(reply))

@@ -27,7 +27,7 @@ def serve(request: Request, *, cache: Cache | None, router: Router, caller: Call
     paid = _Payer(request, router, caller, account)
     if cache is None:
         return (yield from router.route(request, paid, caller.retryable, account.sink))
-    found = yield from cache.find(request, account.sink)
+    found = yield from cache.find(request, account.sink, read=caller.read)
     if found.reply is not None:
         return found.reply
     try:

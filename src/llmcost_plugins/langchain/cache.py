@@ -9,7 +9,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
-from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.errors import ConfigurationError, CorruptEntry
 from llmcost_plugins.events import ComponentFailed, emit
 from llmcost_plugins.langchain.convert import dump_message, finish_of, from_serialised, load_message, usage_of
 from llmcost_plugins.ledger import Ledger
@@ -73,8 +73,9 @@ class SemanticCache(BaseCache):
 
     def _look_up(self, prompt: str, llm_string: str) -> Plan[list[Generation] | None]:
         try:
-            found = yield from self.cache.find(_request(prompt, llm_string), self._sink, turn=False)
-            return (_generations(found.reply) or None) if found.reply is not None else None
+            request = _request(prompt, llm_string)
+            found = yield from self.cache.find(request, self._sink, turn=False, read=_generations)
+            return None if found.reply is None else found.reply.native
         except Exception as error:  # noqa: BLE001 - LangChain would fail the user's call
             self._tell(error)
             return None
@@ -130,7 +131,10 @@ def _dump(generation: Generation) -> dict[str, Any]:
 
 def _generations(reply: Reply) -> list[Generation]:
     """Return the stored generations as new objects with fresh ids; chat messages say how they were found."""
-    return [_load(row, reply) for row in reply.body["generations"]]
+    generations = [_load(row, reply) for row in reply.body["generations"]]
+    if not generations:
+        raise CorruptEntry("entry holds no answer")
+    return generations
 
 
 def _load(row: dict[str, Any], reply: Reply) -> Generation:

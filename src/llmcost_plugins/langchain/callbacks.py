@@ -29,12 +29,13 @@ _NO_METADATA: Mapping[str, Any] = {}
 
 
 class _Open(NamedTuple):
-    """A run that has started and not ended."""
+    """A run that has started and not ended; `among` is the chain of fallbacks that it is one of."""
 
     call_id: str
     time: float
     started: float
     parent: UUID | None
+    among: UUID | None
     provider: str
     model: str
     scope: Scope
@@ -100,14 +101,15 @@ class CostCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Note the start of a chat model's run."""
         meta = metadata or _NO_METADATA
-        parent = parent_run_id or _enclosing_run()
-        failed = self._failures.get(parent, 0) if parent is not None else 0
+        among = _enclosing_run(parent_run_id) if self._failures else None
+        failed = self._failures.get(among, 0) if among is not None else 0
         started = time.perf_counter()
         self._open[run_id] = _Open(
             meta.get(CALL_ID) or run_id.hex,
             self._clock(),
             started,
-            parent,
+            parent_run_id,
+            among,
             meta.get("ls_provider") or "",
             meta.get("ls_model_name") or "",
             current_scope(meta),
@@ -116,8 +118,8 @@ class CostCallbackHandler(BaseCallbackHandler):
             failed > 0,
             messages[0] if messages else (),
         )
-        if parent is not None:
-            self._mark_wrappers(parent)
+        if parent_run_id is not None:
+            self._mark_wrappers(parent_run_id)
         if len(self._open) > self._max_open:
             self._sweep(list(self._open)[: len(self._open) - self._max_open])
         elif started - self._swept_at > self._open_ttl:
@@ -161,8 +163,8 @@ class CostCallbackHandler(BaseCallbackHandler):
         run = self._finish(run_id)
         if run is None:
             return
-        if run.parent in self._failures:
-            self._failures[run.parent] += 1
+        if run.among in self._failures:
+            self._failures[run.among] += 1
         partial = _partial_text(kwargs.get("response"))
         left = not isinstance(error, Exception)
         status: Status = "cut" if left or partial else "error"
@@ -176,13 +178,12 @@ class CostCallbackHandler(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
-        name: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Remember chains inside a model's run, whose models are inside it too, and chains that fall back."""
         if parent_run_id is not None and (parent_run_id in self._open or parent_run_id in self._inside):
             self._inside[run_id] = parent_run_id
-        if name == _FALLBACKS:
+        if kwargs.get("name") == _FALLBACKS:
             self._failures[run_id] = 0
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -301,10 +302,11 @@ def _attempt(tags: Sequence[str]) -> int | None:
     return next((int(tag.removeprefix(_RETRY_TAG)) for tag in tags if tag.startswith(_RETRY_TAG)), None)
 
 
-def _enclosing_run() -> UUID | None:
-    """Return the run that surrounds one without a parent: `with_fallbacks` does not pass it to explicit callbacks."""
+def _enclosing_run(parent: UUID | None) -> UUID | None:
+    """Return the run that truly surrounds one: `with_fallbacks` gives its models its own parent for theirs."""
     config = var_child_runnable_config.get()
-    return None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+    enclosing = None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
+    return enclosing or parent
 
 
 def _reported(run: _Open, message: BaseMessage) -> _Open:

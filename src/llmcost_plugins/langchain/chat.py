@@ -353,6 +353,10 @@ class _Caller:
 
         return Ask(run, arun, stream, astream, join) if shown else Ask(run, arun)
 
+    def read(self, reply: Reply) -> AIMessage:
+        """Return a stored answer as a new message."""
+        return load_message(reply.body, reply)
+
     def retryable(self, error: Exception) -> bool:
         """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors."""
         return error.is_retryable if isinstance(error, ModelError) else isinstance(error, _RETRYABLE)
@@ -388,7 +392,9 @@ class _BareCaller(_Caller):
 
 
 def _config_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> RunnableConfig:
-    return ensure_config({"metadata": run.metadata} if run is not None else None)
+    config = ensure_config()
+    own = run.metadata if run is not None else {}
+    return {**config, "metadata": {**(config.get("metadata") or {}), **own}}
 
 
 def _own_cache(cache: Cache | bool | None) -> Cache | None:
@@ -435,7 +441,7 @@ def _naming(config: RunnableConfig) -> dict[str, Any]:
 
 
 def _message(reply: Reply) -> AIMessage:
-    message: AIMessage = load_message(reply.body, reply) if reply.native is None else reply.native
+    message: AIMessage = reply.native
     return message
 
 

@@ -25,9 +25,9 @@ def track(*, prices: PriceBook | None = None) -> Iterator[Ledger]:
     """
     ledger = Ledger(prices=prices)
     with ExitStack() as stack:
+        stack.enter_context(listening(ledger.record))
         for watcher in _watchers:
             stack.enter_context(watcher())
-        stack.enter_context(listening(ledger.record))
         yield ledger
 
 
