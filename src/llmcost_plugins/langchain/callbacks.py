@@ -147,16 +147,14 @@ class CostCallbackHandler(BaseCallbackHandler):
         run = self._finish(run_id)
         if run is None:
             return
-        generation = next(iter(next(iter(response.generations), ())), None)
-        if not isinstance(generation, ChatGeneration):
-            self._bill_completion(run, response)
+        try:
+            generation = response.generations[0][0]
+        except IndexError:
             return
-        message = generation.message
-        hit = hit_of(message, call_id=run.call_id)
-        if hit is not None:
-            self._record_hit(run, message, hit)
+        if isinstance(generation, ChatGeneration):
+            self._end_chat(run, generation, response.llm_output)
         else:
-            self._bill_chat(_reported(run, message), generation, message, response.llm_output)
+            self._end_completion(run, response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the failure; what a broken-off stream had shown by then was paid for, and is estimated."""
@@ -234,36 +232,39 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._inside.pop(run_id, None)
         self._failures.pop(run_id, None)
 
-    def _record_hit(self, run: _Open, message: BaseMessage, hit: Hit) -> None:
+    def _end_chat(self, run: _Open, generation: ChatGeneration, output: dict[str, Any] | None) -> None:
+        message = generation.message
+        meta = message.response_metadata
+        usage = usage_of(getattr(message, "usage_metadata", None))
+        hit = hit_of(message, call_id=run.call_id)
+        if hit is not None:
+            self._record_hit(run, meta, usage or Usage(), hit)
+            return
+        if BILLED in meta:  # a flow door has recorded the call made inside this run
+            run = run._replace(call_id=meta[BILLED], provider=meta.get("model_provider") or run.provider)
+        if usage is None:
+            usage = _estimated(run, str(message.text), message)
+        broken = output is None and finish_of(message, generation.generation_info) is None
+        named = meta.get("model_name") or (output and output.get("model_name")) or run.model
+        self._bill(run, usage, "cut" if broken else "ok", "", named, price_context(meta))
+
+    def _record_hit(self, run: _Open, meta: Mapping[str, Any], usage: Usage, hit: Hit) -> None:
         event = CacheHit(
             call_id=hit.id,
             time=run.time,
             hit=hit,
             provider=run.provider,
-            model=message.response_metadata.get("model_name") or run.model,
-            usage=usage_of(getattr(message, "usage_metadata", None)) or Usage(),
+            model=meta.get("model_name") or run.model,
+            usage=usage,
             scope=run.scope,
         )
         emit(event, self._sink)
 
-    def _bill_chat(
-        self, run: _Open, generation: ChatGeneration, message: BaseMessage, output: dict[str, Any] | None
-    ) -> None:
-        meta = message.response_metadata
-        usage = usage_of(getattr(message, "usage_metadata", None))
-        if usage is None:
-            usage = _estimated(run, str(message.text), message)
-        streamed = output is None
-        broken = streamed and finish_of(message, generation.generation_info) is None
-        named = meta.get("model_name") or (output and output.get("model_name")) or run.model
-        self._bill(run, usage, "cut" if broken else "ok", "", named, price_context(meta))
-
-    def _bill_completion(self, run: _Open, response: LLMResult) -> None:
+    def _end_completion(self, run: _Open, response: LLMResult) -> None:
         output = response.llm_output or {}
         counts = output.get("token_usage")
         if counts is None:
-            text = "".join(generation.text for generation in response.generations[0]) if response.generations else ""
-            usage = _estimated(run, text)
+            usage = _estimated(run, "".join(generation.text for generation in response.generations[0]))
         else:  # of several prompts in one call LangChain reports the usage with the first, and {} with the others
             usage = Usage(counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0)
         self._bill(run, usage, model=output.get("model_name") or run.model)
@@ -307,15 +308,6 @@ def _enclosing_run(parent: UUID | None) -> UUID | None:
     config = var_child_runnable_config.get()
     enclosing = None if config is None else getattr(config.get("callbacks"), "parent_run_id", None)
     return enclosing or parent
-
-
-def _reported(run: _Open, message: BaseMessage) -> _Open:
-    """Return the run under the name of the call that a flow door has recorded inside it, if one has."""
-    call_id = message.response_metadata.get(BILLED)
-    if call_id is None:
-        return run
-    provider = message.response_metadata.get("model_provider") or run.provider
-    return run._replace(call_id=call_id, provider=provider)
 
 
 def _estimated(run: _Open, text: str, message: BaseMessage | None = None) -> Usage:

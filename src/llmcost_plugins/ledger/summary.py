@@ -196,6 +196,8 @@ def percent(share: float) -> str:
 
 def money(pico: int) -> str:
     """Return pico-USD as people read US dollars, with more digits the smaller the amount."""
+    if pico == 0:
+        return "$0"
     amount = dollars(pico)
     digits = 2 if abs(amount) >= 100 else 4 if abs(amount) >= 0.01 else 6
     return f"{'-' if amount < 0 else ''}${abs(amount):,.{digits}f}"

@@ -82,11 +82,16 @@ def html_report(demo: Demo) -> str:
 Strong model {html.escape(demo.endpoint.strong)}, weak model {html.escape(demo.endpoint.weak)}; prices of the day.</p>
 <table><tr><th></th><th>plain</th><th>with layers</th></tr>{rows}</table>
 {_figure("Money spent as the requests came in, in US dollars", _cost_plot(demo))}
-{_figure("What each layer saved, in US dollars; drafts that were given up count against it", _savings_plot(demo))}
+{_figure("What each layer saved, in US dollars, counted on the tokens that were served", _savings_plot(demo))}
 {_figure("How long requests took, in milliseconds (share of requests at most that long)", _latency_plot(demo))}
 {_wrong_hits(demo)}
 <p>Made by llmcost_plugins {__version__}: <code>llmcost demo</code>.</p></body></html>
 """
+
+
+def _cost(run: Run) -> str:
+    unpriced = run.summary.totals.unpriced
+    return money(run.summary.totals.cost) + (f" and {unpriced:,} calls without a known price" if unpriced else "")
 
 
 def _calls(run: Run) -> str:
@@ -116,7 +121,7 @@ _FIGURES = (
     ("requests", lambda run: f"{len(run.outcomes):,}"),
     ("provider calls", _calls),
     ("tokens", _tokens),
-    ("cost", lambda run: money(run.summary.totals.cost)),
+    ("cost", _cost),
     ("saved by cache", lambda run: money(run.summary.totals.cache_saved)),
     ("saved by routing", lambda run: money(run.summary.totals.routing_saved)),
     ("spent on drafts given up", lambda run: money(run.summary.totals.escalated_cost)),
