@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import time
@@ -91,4 +92,4 @@ def report(title: str, rows: Sequence[tuple[str, float, str]], given: Options) -
     for name, value, wanted in rows:
         print(f"  {name:<{width}}  {value:>14,.3f}  {wanted}")
     if given.json:
-        print(json.dumps({name: value for name, value, _ in rows}))
+        print(json.dumps({name: value for name, value, _ in rows if not math.isnan(value)}))

@@ -5,10 +5,13 @@ python -m benchmarks.ledger [--quick] [--json]
 
 import asyncio
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
+import genai_prices
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -65,11 +68,12 @@ class NoOp(BaseCallbackHandler):
 def handler_times(repeats: int) -> dict[str, float]:
     model = NullModel()
     with_handler = {"callbacks": [CostCallbackHandler(ledger=Ledger())]}
-    no_op = {"callbacks": [NoOp()]}
+    no_op, usage = {"callbacks": [NoOp()]}, {"callbacks": [UsageMetadataCallbackHandler()]}
     sync = interleaved(
         {
             "bare": lambda: model.invoke("hi"),
             "no_op": lambda: model.invoke("hi", no_op),
+            "usage": lambda: model.invoke("hi", usage),
             "handler": lambda: model.invoke("hi", with_handler),
         },
         repeats,
@@ -80,13 +84,24 @@ def handler_times(repeats: int) -> dict[str, float]:
     return {
         "handler_sync_us": sync["handler"] - sync["bare"],
         "no_op_handler_sync_us": sync["no_op"] - sync["bare"],
+        "usage_handler_sync_us": sync["usage"] - sync["bare"],
         "handler_async_us": apart["handler"] - apart["bare"],
     }
 
 
-def pricing_time(repeats: int) -> float:
+def pricing_times(repeats: int) -> dict[str, float]:
+    """Price the same call with the price book and with its peers; an absent peer's time is NaN."""
     book, usage = PriceBook(), Usage(INPUT, OUTPUT, cached_tokens=200)
-    return interleaved({"pricing": lambda: book.cost("openai", "gpt-5.4", usage, at=1.79e9)}, repeats)["pricing"]
+    theirs = genai_prices.Usage(input_tokens=INPUT, output_tokens=OUTPUT, cache_read_tokens=200)
+    calls: dict[str, Callable[[], Any]] = {
+        "pricing_us": lambda: book.cost("openai", "gpt-4o", usage, 1.79e9),
+        "genai_prices_us": lambda: genai_prices.calc_price(theirs, "gpt-4o", provider_id="openai"),
+    }
+    if find_spec("tokencost"):
+        from tokencost import calculate_cost_by_tokens
+
+        calls["tokencost_us"] = lambda: calculate_cost_by_tokens(INPUT, "gpt-4o", "input")
+    return {"tokencost_us": float("nan"), **interleaved(calls, repeats)}
 
 
 class NullCaller:
@@ -209,7 +224,7 @@ def cancels() -> tuple[int, int]:
 def main() -> None:
     given = options("What keeping the books costs, and whether they are right.")
     repeats = 300 if given.quick else 2_000
-    handler, flow = handler_times(repeats), flow_times(repeats)
+    handler, flow, pricing = handler_times(repeats), flow_times(repeats), pricing_times(repeats)
     left, abandoned = cancels()
     errors = threads_error() + tasks_error() + processes_error()
     rows = [
@@ -217,7 +232,10 @@ def main() -> None:
         ("handler_sync_us", handler["handler_sync_us"], "<= 15, added to a sync call"),
         ("no_op_handler_sync_us", handler["no_op_handler_sync_us"], "LangChain's own share of it"),
         ("handler_async_us", handler["handler_async_us"], "<= 40, added to an async call"),
-        ("pricing_us", pricing_time(repeats), "<= 3, warm"),
+        ("usage_handler_sync_us", handler["usage_handler_sync_us"], "LangChain's token counter, without money"),
+        ("pricing_us", pricing["pricing_us"], "<= 3, warm"),
+        ("genai_prices_us", pricing["genai_prices_us"], "peer: the same price from genai-prices itself"),
+        ("tokencost_us", pricing["tokencost_us"], "peer: input tokens only; nan: absent, run `make bench-setup`"),
         ("flow_miss_us", flow["flow_miss_us"], "<= 30, beside cache, router and model"),
         ("flow_hit_us", flow["flow_hit_us"], "<= 15, beside the cache"),
         ("flow_miss_total_us", flow["flow_miss_total_us"], "with cache and router, model at once"),
