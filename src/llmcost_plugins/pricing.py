@@ -26,7 +26,6 @@ BATCH: Context = (("processing", "batch"),)
 STANDARD: Context = ()
 
 _DAY = 86_400
-_ABSURD = 10**9 + 1
 _USAGE_KEYS = (
     "input_tokens",
     "output_tokens",
@@ -100,22 +99,17 @@ class RateCard:
         Raises:
             InvalidUsage: The counts cannot be true.
         """
+        usage.check()
         read, written, cached, stored, stored_1h, reasoning, heard, spoken, _ = usage
-        whole = int is type(read) is type(written) is type(cached) is type(stored) is type(stored_1h)
-        if not (
-            whole
-            and int is type(reasoning) is type(heard) is type(spoken)
-            and cached >= 0 <= stored_1h <= stored
-            and cached + stored <= read < _ABSURD
-            and 0 <= heard <= read
-            and 0 <= reasoning <= written < _ABSURD
-            and 0 <= spoken <= written
-        ):
-            usage.check()
         rates = self.steps[0][1] if len(self.steps) == 1 else self.rates(read)
-        provider_cache = cached * rates.cached + stored * rates.cache_write + stored_1h * rates.cache_write_1h
-        read_cost = read * rates.input + heard * rates.input_audio + provider_cache
-        total = read_cost + written * rates.output + reasoning * rates.reasoning + spoken * rates.output_audio
+        read_cost, written_cost, provider_cache = read * rates.input, written * rates.output, 0
+        if cached or stored:
+            provider_cache = cached * rates.cached + stored * rates.cache_write + stored_1h * rates.cache_write_1h
+            read_cost += provider_cache
+        if reasoning or heard or spoken:
+            read_cost += heard * rates.input_audio
+            written_cost += reasoning * rates.reasoning + spoken * rates.output_audio
+        total = read_cost + written_cost
         if self.per_call or self.per_second:
             total += self.per_call + round(seconds * self.per_second)
         return Cost(total, read_cost, -provider_cache, self.source)

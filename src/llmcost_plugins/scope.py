@@ -30,6 +30,6 @@ def scope(
 def current_scope(metadata: Mapping[str, Any] | None = None) -> Scope:
     """Return the scope in force, with `tenant`, `user`, `feature` and `user_tier` of `metadata` laid over it."""
     scope_ = _current.get()
-    if not metadata or _FIELDS.isdisjoint(metadata):
+    if not metadata or metadata.keys().isdisjoint(_FIELDS):
         return scope_
     return scope_._replace(**{name: str(metadata[name]) for name in _FIELDS if metadata.get(name) is not None})

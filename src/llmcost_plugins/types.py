@@ -53,6 +53,21 @@ class Usage(NamedTuple):
 
     def check(self) -> None:
         """Raise `InvalidUsage` where the counts cannot be true; providers and proxies do report such."""
+        read, written, cached, stored, stored_1h, reasoning, heard, spoken, _ = self
+        whole = int is type(read) is type(written) is type(cached) is type(stored) is type(stored_1h)
+        if (
+            whole
+            and int is type(reasoning) is type(heard) is type(spoken)
+            and cached >= 0 <= stored_1h <= stored
+            and cached + stored <= read <= _ABSURD_TOKENS
+            and 0 <= heard <= read
+            and 0 <= reasoning <= written <= _ABSURD_TOKENS
+            and 0 <= spoken <= written
+        ):
+            return
+        self._say_what_is_wrong()
+
+    def _say_what_is_wrong(self) -> None:
         for counter in TOKEN_CLASSES:
             value = getattr(self, counter)
             if type(value) is not int or not 0 <= value <= _ABSURD_TOKENS:

@@ -104,10 +104,14 @@ class Cache:
         print_ = found.fingerprint
         if print_ is None:
             return self._miss(found)
+        ended = self._turns.ended
         reply = yield from self._look_up(found, print_, read)
         leads = False
         if reply is None and turn:
             reply, leads = yield from self._take_turn(print_, read)
+            if leads and self._turns.ended != ended:
+                reply = yield from self._look_again(found, print_, read)
+                leads = reply is None
         if reply is None or reply.hit is None:
             return self._miss(replace(found, leads=leads))
         self._tell_hit(found, reply, reply.hit, print_.question)
@@ -192,6 +196,17 @@ class Cache:
         if shared is None:
             return None, leads
         return _read(replace(shared, hit=Hit("coalesced", print_.key[:16])), read), leads
+
+    def _look_again(self, found: Found, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[Reply | None]:
+        """Look for an answer that was kept between the first look and the turn; if there is one, the turn is over."""
+        try:
+            reply = yield from self._look_up(found, print_, read)
+        except BaseException:
+            self._turns.leave(print_.key)
+            raise
+        if reply is not None:
+            self._turns.give(print_.key, replace(reply, native=None))
+        return reply
 
     def _put(self, found: Found, print_: Fingerprint, reply: Reply) -> Plan[None]:
         now = self._clock()

@@ -78,7 +78,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._clock = clock
         self._open: dict[UUID, _Open] = {}
         self._swept: dict[UUID, _Open] = {}
-        self._swept_at = time.perf_counter()
+        self._sweep_due = time.perf_counter() + open_ttl
         self._inside: dict[UUID, UUID] = {}
         self._wrappers: set[UUID] = set()
         self._failures: dict[UUID, int] = {}
@@ -101,8 +101,7 @@ class CostCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Note the start of a chat model's run."""
         meta = metadata or _NO_METADATA
-        among = _enclosing_run(parent_run_id) if self._failures else None
-        failed = self._failures.get(among, 0) if among is not None else 0
+        among, failed = self._fallbacks(parent_run_id) if self._failures else (None, 0)
         started = time.perf_counter()
         self._open[run_id] = _Open(
             meta.get(CALL_ID) or run_id.hex,
@@ -114,7 +113,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             meta.get("ls_model_name") or "",
             current_scope(meta),
             tuple(tags) if tags else (),
-            1 + failed if not tags else _attempt(tags) or 1 + failed,
+            (_attempt(tags) if tags else None) or 1 + failed,
             failed > 0,
             messages[0] if messages else (),
         )
@@ -122,7 +121,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             self._mark_wrappers(parent_run_id)
         if len(self._open) > self._max_open:
             self._sweep(list(self._open)[: len(self._open) - self._max_open])
-        elif started - self._swept_at > self._open_ttl:
+        elif started > self._sweep_due:
             self.sweep()
 
     def on_llm_start(
@@ -197,8 +196,9 @@ class CostCallbackHandler(BaseCallbackHandler):
 
         Runs that started over `older_than` seconds ago (`open_ttl` by default) are swept. Returns how many were.
         """
-        self._swept_at = time.perf_counter()
-        limit = self._swept_at - (self._open_ttl if older_than is None else older_than)
+        now = time.perf_counter()
+        self._sweep_due = now + self._open_ttl
+        limit = now - (self._open_ttl if older_than is None else older_than)
         return self._sweep([run_id for run_id, run in list(self._open.items()) if run.started <= limit])
 
     def _sweep(self, late: Sequence[UUID]) -> int:
@@ -211,6 +211,11 @@ class CostCallbackHandler(BaseCallbackHandler):
             for run_id in list(known)[: max(0, len(known) - self._max_open)]:
                 known.pop(run_id, None)
         return len(late)
+
+    def _fallbacks(self, parent: UUID | None) -> tuple[UUID | None, int]:
+        """Return the chain of fallbacks that a run is one of, and how many of them failed before it."""
+        among = _enclosing_run(parent)
+        return among, self._failures.get(among, 0) if among is not None else 0
 
     def _mark_wrappers(self, parent: UUID) -> None:
         above: UUID | None = parent

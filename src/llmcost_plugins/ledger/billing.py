@@ -56,7 +56,7 @@ def bill(
         if model and model != requested and (cost is None or cost.source == "approximate"):
             cost = prices.cost(provider, requested, usage, at, context, scope.tenant, latency) or cost
         if cost is None:
-            usage.check()
+            usage.check()  # priced usage was
         if baseline is not None:
             other = prices.cost(*baseline, usage, at, context, scope.tenant, latency)
             base = None if other is None else other.total
