@@ -28,6 +28,11 @@ class MissingExtra(ConfigurationError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'`{package}` is not installed. Run: pip install "llmcost-plugins[{extra}]"')
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.package, self.extra)
 
 
 class InvalidUsage(LLMCostError, ValueError):
@@ -41,6 +46,10 @@ class TrafficError(LLMCostError, ValueError):
         super().__init__(f"{path}, line {line}: {expected}")
         self.path = path
         self.line = line
+        self.expected = expected
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int, str]]:
+        return type(self), (self.path, self.line, self.expected)
 
 
 class CorruptEntry(LLMCostError, ValueError):

@@ -149,6 +149,7 @@ class PriceBook:
         self._own: dict[tuple[str | None, str], RateCard] = {}
         self._markups: dict[tuple[str, str], Decimal] = {}
         self._cards: dict[tuple[str, str, Context, int], RateCard | None] = {}
+        self._changes = 0
         self._lock = threading.Lock()
 
     def set(
@@ -186,7 +187,8 @@ class PriceBook:
         card = RateCard(((-1, rates),), per_call=pico(_price(per_call, "per_call")), per_second=per_second)
         with self._lock:
             self._own[provider and provider_id(provider), model] = card
-            self._cards.clear()
+            self._changes += 1
+            self._cards = {}
 
     def mark_up(self, factor: Decimal | str | float, *, provider: str | None = None, tenant: str | None = None) -> None:
         """Multiply what calls to a provider, or of a tenant, cost: a reseller's fee of 5.5 % is the factor `1.055`."""
@@ -228,12 +230,22 @@ class PriceBook:
     def _compile(self, key: tuple[str, str, Context, int], at: float) -> RateCard | None:
         provider, model, context, _ = key
         resolved = provider_id(provider)
-        own = self._own.get((resolved, model)) or self._own.get((None, model))
+        changes = self._changes
+        own = self._own_card(resolved, model)
         card, lasting = (own, True) if own else _published(resolved, model, context, at)
         if lasting:
             with self._lock:
-                self._cards[key] = card
+                if changes == self._changes:
+                    self._cards[key] = card
         return card
+
+    def _own_card(self, provider: str, model: str) -> RateCard | None:
+        """Return your own price for a model; one set for `gpt-x` holds for the dated `gpt-x-2026-01-31` as well."""
+        for name, _ in _spellings(model):
+            card = self._own.get((provider, name)) or self._own.get((None, name))
+            if card is not None:
+                return card
+        return None
 
     def _marked_up(self, cost: Cost, provider: str, tenant: str | None) -> Cost:
         factor = self._markups.get(("provider", provider_id(provider)), Decimal(1))

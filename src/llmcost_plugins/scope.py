@@ -20,7 +20,7 @@ def scope(
     Names left out keep the value of an enclosing `scope`. Threads need `contextvars.copy_context`, tasks inherit it.
     """
     given = {"tenant": tenant, "user": user, "feature": feature, "user_tier": user_tier}
-    token = _current.set(_current.get()._replace(**{k: v for k, v in given.items() if v is not None}))
+    token = _current.set(_current.get()._replace(**{k: str(v) for k, v in given.items() if v is not None}))
     try:
         yield _current.get()
     finally:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 _BLOBS = "https://openaipublic.blob.core.windows.net/encodings"  # tiktoken names its files by a hash of this address
+_SHA256 = {
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+}
 _LIKELY = "o200k_base"
 _BYTES_PER_TOKEN = 4  # English text on current vocabularies; the rule of thumb of the providers' documentation
 _PER_MESSAGE = 3  # OpenAI's chat format: role and separators of a message ...
@@ -40,7 +44,7 @@ def count_text(text: str, model: str = "") -> TokenCount:
     name = _encoding_name(model)
     encoding = _encoding(name or _LIKELY)
     if encoding is None:
-        return TokenCount(-(-len(text.encode()) // _BYTES_PER_TOKEN), False)
+        return TokenCount(-(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN), False)
     return TokenCount(len(encoding.encode(text, disallowed_special=())), name is not None)
 
 
@@ -50,7 +54,7 @@ def count_messages(messages: Iterable[Message], model: str = "") -> TokenCount:
     for message in messages:
         counted = count_text(message_text(message), model)
         tokens += counted.tokens + _PER_MESSAGE
-        exact = exact and counted.exact and "tool_calls" not in message
+        exact = exact and counted.exact and "tool_calls" not in message and _is_text(message.get("content"))
     return TokenCount(tokens, exact)
 
 
@@ -60,6 +64,12 @@ def message_text(message: Message) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(_part_text(part) for part in content or ())
+
+
+def _is_text(content: Any) -> bool:
+    return isinstance(content, str) or all(
+        isinstance(part, dict) and part.get("type") == "text" for part in content or ()
+    )
 
 
 def _part_text(part: Any) -> str:
@@ -80,13 +90,22 @@ def _encoding_name(model: str) -> str | None:
 
 @cache
 def _encoding(name: str) -> "Encoding | None":
-    folder = next((folder for folder in _folders() if (folder / _file_name(name)).is_file()), None)
+    folder = next((folder for folder in _folders() if _holds(folder, name)), None)
     if folder is None:
         return None
     import tiktoken
 
     with _loading, _environment("TIKTOKEN_CACHE_DIR", str(folder)):
         return tiktoken.get_encoding(name)
+
+
+def _holds(folder: Path, encoding: str) -> bool:
+    """Tell whether the folder has the encoding's file, and whole: `tiktoken` fetches a damaged one again."""
+    try:
+        content = (folder / _file_name(encoding)).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content).hexdigest() == _SHA256.get(encoding)
 
 
 def _file_name(encoding: str) -> str:

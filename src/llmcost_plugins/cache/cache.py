@@ -75,6 +75,7 @@ class Cache:
         self._secret = secret
         self._clock = clock
         self._turns = Turns()
+        self._kept = 0
 
     def __repr__(self) -> str:
         return f"Cache(namespace={self._namespace!r}, version={self._version!r}, ttl={self._ttl:.0f})"
@@ -104,12 +105,12 @@ class Cache:
         print_ = found.fingerprint
         if print_ is None:
             return self._miss(found)
-        ended = self._turns.ended
+        kept = self._kept
         reply = yield from self._look_up(found, print_, read)
         leads = False
         if reply is None and turn:
             reply, leads = yield from self._take_turn(print_, read)
-            if leads and self._turns.ended != ended:
+            if leads and self._kept != kept:
                 reply = yield from self._look_again(found, print_, read)
                 leads = reply is None
         if reply is None or reply.hit is None:
@@ -127,12 +128,12 @@ class Cache:
                 yield from self._put(found, print_, reply)
         finally:
             if found.leads and print_ is not None:
-                self._turns.give(print_.key, replace(reply, native=None) if storable else None)
+                self._turns.give(print_.exact, replace(reply, native=None) if storable else None)
 
     def leave(self, found: Found) -> Plan[None]:
         """Give up the turn without an answer; the next that waits leads."""
         if found.leads and found.fingerprint is not None:
-            self._turns.leave(found.fingerprint.key)
+            self._turns.leave(found.fingerprint.exact)
         return
         yield
 
@@ -156,7 +157,7 @@ class Cache:
 
     def _refusal(self, request: Request) -> tuple[str, float]:
         """Return why a request is never answered from the cache, or how long its answer is kept."""
-        if self._require_scope and request.scope.tenant is None:
+        if self._require_scope and not request.scope.tenant:
             return "no tenant in scope", 0.0
         if not cacheable_identity(request.model):
             return "the model's description does not last", 0.0
@@ -192,7 +193,7 @@ class Cache:
         return _read(replace(reply, hit=hit), read)
 
     def _take_turn(self, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[tuple[Reply | None, bool]]:
-        shared, leads = yield from self._turns.take(print_.key)
+        shared, leads = yield from self._turns.take(print_.exact)
         if shared is None:
             return None, leads
         return _read(replace(shared, hit=Hit("coalesced", print_.key[:16])), read), leads
@@ -202,10 +203,10 @@ class Cache:
         try:
             reply = yield from self._look_up(found, print_, read)
         except BaseException:
-            self._turns.leave(print_.key)
+            self._turns.leave(print_.exact)
             raise
         if reply is not None:
-            self._turns.give(print_.key, replace(reply, native=None))
+            self._turns.give(print_.exact, replace(reply, native=None))
         return reply
 
     def _put(self, found: Found, print_: Fingerprint, reply: Reply) -> Plan[None]:
@@ -213,6 +214,7 @@ class Cache:
         try:
             payload = encode(reply, print_.exact, self._secret)
             yield from self._entries.put(Entry(print_.key, payload, now, now + found.ttl))
+            self._kept += 1
         except Exception as error:  # noqa: BLE001 - the answer is paid for and must reach the user
             self._tell_failure(found, error)
 

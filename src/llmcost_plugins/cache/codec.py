@@ -52,6 +52,8 @@ def decode(payload: bytes, secret: bytes | None = None) -> tuple[Reply, str]:
 def _reply(content: dict[str, Any]) -> tuple[Reply, str]:
     stored = content["usage"]
     usage = None if stored is None else Usage(**{name: stored[name] for name in Usage._fields})
+    if usage is not None:
+        usage.check()
     names = ("body", "text", "provider", "model", "finish", "calls_tools")
     return Reply(**{name: content[name] for name in names}, usage=usage), content["exact"]
 

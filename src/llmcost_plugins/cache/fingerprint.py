@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llmcost_plugins.tokens import message_text
@@ -66,7 +67,9 @@ def normalised(question: str) -> str | None:
         return None
     text = _END.sub("", " ".join(question.split()))
     shouted = text.isupper()
-    return " ".join(_folded(word, shouted=shouted) for word in text.split()) or None
+    words = text.split()
+    before = ["", *words]
+    return " ".join(map(partial(_folded, shouted=shouted), words, before)) or None
 
 
 def cacheable_identity(identity: str) -> bool:
@@ -74,9 +77,10 @@ def cacheable_identity(identity: str) -> bool:
     return " at 0x" not in identity and "<class '" not in identity
 
 
-def _folded(word: str, *, shouted: bool) -> str:
+def _folded(word: str, before: str, *, shouted: bool) -> str:
+    """Return a plain word in small letters; one with a digit, or after one (a unit: 5 Mg, 5 mg), as it is."""
     bare = word.strip(".,;:!?()'-/…")
-    has_digit = any(letter.isdigit() for letter in bare)
+    has_digit = any(letter.isdigit() for letter in before + bare)
     small = bare[1:] == bare[1:].lower() and (len(bare) > 1 or bare in "IAiaoO")
     return word.casefold() if not has_digit and (shouted or small) else word
 

@@ -36,11 +36,9 @@ class Turns:
 
     Nobody waits for itself: a request made while the same caller is still reading the answer to an identical one is
     asked alone. Nor does anybody wait for more than `patience` seconds, should a leader's reader never come back.
-    `ended` counts the turns that are over.
     """
 
     def __init__(self, *, patience: float = 60.0) -> None:
-        self.ended = 0
         self._patience = patience
         self._leaders: dict[str, _Leader] = {}
         self._lock = threading.Lock()
@@ -71,7 +69,6 @@ class Turns:
     def _end(self, key: str, turn: Turn | None) -> None:
         with self._lock:
             leader = self._leaders.pop(key, None)
-            self.ended += 1
         if leader is not None:
             leader.result.set_result(turn)
 

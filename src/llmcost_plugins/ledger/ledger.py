@@ -1,31 +1,24 @@
 """The one book of costs and savings."""
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from llmcost_plugins.errors import ConfigurationError, InvalidUsage
 from llmcost_plugins.events import CacheHit, CallFinished, Escalated, Event
+from llmcost_plugins.ledger.state import State, add, parse
 from llmcost_plugins.ledger.summary import Summary, summarise
-from llmcost_plugins.ledger.totals import Totals, total
+from llmcost_plugins.ledger.totals import Key, Totals
 from llmcost_plugins.pricing import PriceBook, default_prices, usd
 from llmcost_plugins.types import Scope, Usage, new_id
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OTHER = "(other)"
-
-
-class Key(NamedTuple):
-    """What totals are kept apart by."""
-
-    provider: str
-    model: str
-    tier: str
-    scope: Scope
 
 
 class Ledger:
@@ -58,7 +51,8 @@ class Ledger:
         self._decisions: deque[Event] = deque()
         self._given_up: set[str] = set()
         self._folded: dict[Key, Totals] = {}
-        self._merged: dict[str, Mapping[str, Any]] = {}
+        self._merged: dict[str, State] = {}
+        self._count = 0
 
     def __repr__(self) -> str:
         return f"<Ledger: {self.summary().line()}>"
@@ -88,6 +82,7 @@ class Ledger:
         """Take in one event; safe to call from any thread, never blocks on I/O."""
         if isinstance(event, CallFinished):
             with self._lock:
+                self._count += 1
                 before = self._calls.get(event.call_id)
                 self._calls[event.call_id] = event if before is None else _corrected(before, event)
                 if len(self._calls) >= 2 * self._keep:
@@ -111,7 +106,7 @@ class Ledger:
             given_up = frozenset(self._given_up)
         _add(sums, calls, hits, decisions, given_up)
         for state in self._merged.values() if since is None else ():
-            _add_state(sums, state)
+            add(sums, state)
         return summarise(sums, calls, [valued.hit for valued in hits])
 
     def totals(self) -> Totals:
@@ -121,10 +116,9 @@ class Ledger:
     def to_records(self) -> list[dict[str, Any]]:
         """Return the newest calls and hits as flat rows for a data frame, oldest first; amounts in US dollars."""
         with self._lock:
-            rows = [_call_row(call, call.call_id in self._given_up) for call in self._calls.values()]
-            rows += [_hit_row(valued) for valued in self._hits.values()]
+            rows = self._own_records()
         for state in self._merged.values():
-            rows += state["records"]
+            rows += state.records
         return sorted(rows, key=lambda row: row["time"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,29 +126,38 @@ class Ledger:
         with self._lock:
             sums = self._copy_of_folded()
             _add(sums, self._calls.values(), self._hits.values(), self._decisions, self._given_up)
-        for state in self._merged.values():
-            _add_state(sums, state)
-        rows = [{**key._asdict(), **key.scope._asdict(), "scope": None, **asdict(part)} for key, part in sums.items()]
-        return {"id": self.id, "totals": rows, "records": self.to_records()}
+            own = State(self.id, self._count, sums, self._own_records())
+        return {**own.to_dict(), "merged": [state.to_dict() for state in self._merged.values()]}
 
     def merge(self, other: "Ledger | Mapping[str, Any]") -> None:
-        """Add what another process recorded; merging a later state of the same ledger replaces the earlier one."""
-        state = other.to_dict() if isinstance(other, Ledger) else other
-        if not {"id", "totals", "records"} <= state.keys():
-            raise ConfigurationError("`merge` takes a `Ledger` or what `Ledger.to_dict()` returned")
-        if state["id"] == self.id:
+        """Add what other processes recorded.
+
+        Each ledger counts once, by its newest state, however often and by whatever way it is merged.
+        """
+        states = parse(other.to_dict() if isinstance(other, Ledger) else other)
+        if states[0].id == self.id:
             raise ConfigurationError("`merge` was given this very ledger")
         with self._lock:
-            self._merged = {**self._merged, state["id"]: state}
+            known = dict(self._merged)
+            for state in states:
+                if state.id != self.id and (state.id not in known or known[state.id].count < state.count):
+                    known[state.id] = state
+            self._merged = known
+
+    def _own_records(self) -> list[dict[str, Any]]:
+        calls = [_call_row(call, call.call_id in self._given_up) for call in self._calls.values()]
+        return calls + [_hit_row(valued) for valued in self._hits.values()]
 
     def _record_hit(self, valued: "_Valued") -> None:
         with self._lock:
+            self._count += 1
             self._hits.setdefault(valued.hit.call_id, valued)
             if len(self._hits) >= 2 * self._keep:
                 self._fold(self._keep)
 
     def _record_decision(self, event: Event) -> None:
         with self._lock:
+            self._count += 1
             self._decisions.append(event)
             if isinstance(event, Escalated):
                 self._given_up.add(event.call_id)
@@ -232,23 +235,17 @@ def _add(
         at("", "", "", event.scope).add_decision(event)
 
 
-def _add_state(by_key: dict[Key, Totals], state: Mapping[str, Any]) -> None:
-    for row in state["totals"]:
-        scope = Scope(row["tenant"], row["user"], row["feature"], row["user_tier"])
-        key = Key(row["provider"], row["model"], row["tier"], scope)
-        sums = Totals(**{name: row[name] for name in Totals.__dataclass_fields__})
-        by_key[key] = total([by_key[key], sums]) if key in by_key else sums
-
-
 def _seconds(last: str | float | timedelta) -> float:
-    if isinstance(last, timedelta):
-        return last.total_seconds()
-    if isinstance(last, int | float):
-        return float(last)
     try:
-        return float(last[:-1]) * _UNITS[last[-1]]
-    except (KeyError, ValueError, IndexError):
-        raise ConfigurationError(f"`last` is {last!r}; expected such as '15m', '24h', '7d' or seconds") from None
+        if isinstance(last, timedelta):
+            seconds = last.total_seconds()
+        else:
+            seconds = float(last[:-1]) * _UNITS[last[-1]] if isinstance(last, str) else float(last)
+    except (KeyError, ValueError, IndexError, TypeError):
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"`last` is {last!r}; expected such as '15m', '24h', '7d' or seconds")
+    return seconds
 
 
 def _call_row(call: CallFinished, given_up: bool) -> dict[str, Any]:

@@ -4,14 +4,11 @@ import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmcost_plugins.events import CacheHit, CallFinished
-from llmcost_plugins.ledger.totals import Totals, total
+from llmcost_plugins.ledger.totals import Key, Totals, total
 from llmcost_plugins.pricing import usd
-
-if TYPE_CHECKING:
-    from llmcost_plugins.ledger.ledger import Key
 
 _SHOWN_HITS = 5
 _REASONS = {
@@ -129,10 +126,11 @@ class Summary:
 
     def __rich__(self) -> Any:
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=self.line(), show_header=False)
         for label, value in [*self.rows(), *(("hit", line) for line in self.hit_lines())]:
-            table.add_row(label, value)
+            table.add_row(label, Text(value))
         return table
 
     def _repr_html_(self) -> str:
@@ -141,7 +139,7 @@ class Summary:
         return f"<table><caption>{html.escape(self.line())}</caption>{cells}</table>"
 
 
-def summarise(by_key: "Mapping[Key, Totals]", calls: Sequence[CallFinished], hits: Sequence[CacheHit]) -> Summary:
+def summarise(by_key: Mapping[Key, Totals], calls: Sequence[CallFinished], hits: Sequence[CacheHit]) -> Summary:
     """Put totals kept by key, and the newest calls and hits, into a summary."""
     latencies = sorted(call.latency for call in calls if call.status == "ok")
     return Summary(
@@ -162,7 +160,7 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
-def _group(by_key: "Mapping[Key, Totals]", name: "Callable[[Key], str]") -> dict[str, Totals]:
+def _group(by_key: Mapping[Key, Totals], name: Callable[[Key], str]) -> dict[str, Totals]:
     groups: dict[str, list[Totals]] = {}
     for key, sums in by_key.items():
         if name(key):

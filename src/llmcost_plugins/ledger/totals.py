@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event
 from llmcost_plugins.pricing import Cost
+from llmcost_plugins.types import Scope
+
+
+class Key(NamedTuple):
+    """What totals are kept apart by."""
+
+    provider: str
+    model: str
+    tier: str
+    scope: Scope
 
 
 @dataclass(slots=True)
