@@ -4,6 +4,7 @@
 LLMCostError
 ├── ConfigurationError (ValueError)     a setting that cannot work; the text names the remedy
 │   └── MissingExtra (ImportError)      an optional dependency is absent; the text is a command to paste
+├── RequestFailed                       a request of a replay failed; the text says which, its cause is chained
 ├── InvalidUsage (ValueError)           token counts that cannot be true
 ├── TrafficError (ValueError)           a broken line of a traffic or log file, with file, line and what was expected
 ├── CorruptEntry (ValueError)           a stored answer that fails its checksum or format; the cache counts it as a miss
@@ -33,6 +34,10 @@ class MissingExtra(ConfigurationError, ImportError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.package, self.extra)
+
+
+class RequestFailed(LLMCostError):
+    """A request of a replay failed."""
 
 
 class InvalidUsage(LLMCostError, ValueError):

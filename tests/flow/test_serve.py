@@ -76,6 +76,9 @@ class Models:
         finish = "stop" if finished else None
         return Reply({"content": text}, text=text, usage=usage, model=tier.model_name, finish=finish)
 
+    def read(self, reply: Reply) -> str:
+        return reply.text
+
     def retryable(self, error: Exception) -> bool:
         return not isinstance(error, Refused)
 

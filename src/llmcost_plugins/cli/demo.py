@@ -68,7 +68,10 @@ def _agreed(traffic: "Traffic", endpoint: "Endpoint", *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise ConfigurationError("spending money needs an answer from a terminal, or --yes")
-    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 @contextmanager
@@ -96,12 +99,13 @@ def _print_table(result: "Demo", rows: list[tuple[str, str, str]]) -> None:
     try:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
     except ModuleNotFoundError as error:
         raise MissingExtra("rich", "demo") from error
-    table = Table(title=f"{result.traffic.name}: the same {len(result.traffic.rows):,} requests, twice")
+    table = Table(title=Text(f"{result.traffic.name}: the same {len(result.traffic.rows):,} requests, twice"))
     for heading, side in (("", "left"), ("plain", "right"), ("with layers", "right")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console = Console()
     (console if console.is_terminal else Console(width=110)).print(table)

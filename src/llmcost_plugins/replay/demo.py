@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcost_plugins.cache import Cache
-from llmcost_plugins.errors import MissingExtra
+from llmcost_plugins.errors import MissingExtra, RequestFailed
 from llmcost_plugins.ledger import Ledger, Summary
 from llmcost_plugins.ledger.summary import percentile
 from llmcost_plugins.pricing import PriceBook, default_prices, usd
@@ -215,8 +215,11 @@ def _pass(
     for number, row in enumerate(traffic.rows, start=1):
         desk.row = row
         started = time.perf_counter()
-        with scope(tenant=row.tenant, user=row.user, feature=row.feature):
-            reply = chat.invoke([dict(message) for message in row.messages], {"callbacks": [handler]})
+        try:
+            with scope(tenant=row.tenant, user=row.user, feature=row.feature):
+                reply = chat.invoke([dict(message) for message in row.messages], {"callbacks": [handler]})
+        except Exception as error:
+            raise RequestFailed(f"request {row.id!r} ({number} of {len(traffic.rows)}) failed: {error}") from error
         seconds = time.perf_counter() - started
         outcomes.append(judge.outcome(row, reply, seconds, ledger.spent))
         if progress is not None:

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +89,7 @@ def load_traffic(path: str | Path) -> Traffic:
         with _open(path) as lines:
             reader = _csv_rows if kind.startswith(".csv") else partial(_read_rows, make=partial(_row, {}))
             rows = tuple(reader(str(path), lines))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if not rows:
         raise ConfigurationError(f"{path} holds no request")
@@ -96,8 +98,8 @@ def load_traffic(path: str | Path) -> Traffic:
 
 def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _csv_rows(name: str, lines: IO[str]) -> Iterator[Row]:
@@ -106,7 +108,7 @@ def _csv_rows(name: str, lines: IO[str]) -> Iterator[Row]:
         for record in reader:
             yield _row({}, record, name, reader.line_num, reader.line_num - 1)
     except csv.Error as error:
-        raise TrafficError(name, reader.line_num, f"not a line of CSV: {error}") from error
+        raise TrafficError(name, reader.line_num + 1, f"not a line of CSV: {error}") from error
 
 
 def _read_rows(name: str, lines: IO[str], make: Callable[..., Row]) -> Iterator[Row]:
@@ -124,7 +126,8 @@ def _read_rows(name: str, lines: IO[str], make: Callable[..., Row]) -> Iterator[
 
 def _row(prompts: Mapping[str, Any], record: Mapping[str, Any], name: str, number: int, order: int) -> Row:
     fail = partial(TrafficError, name, number)
-    system = record.get("system")
+    text = partial(_text, record, fail)
+    system = text("system")
     before: list[Message] = []
     if system is not None:
         if prompts and system not in prompts:
@@ -136,13 +139,13 @@ def _row(prompts: Mapping[str, Any], record: Mapping[str, Any], name: str, numbe
         at=_number(record.get("at"), float(order), fail),
         messages=(*before, *_messages(record, fail)),
         kind=str(record.get("kind") or ""),
-        tenant=record.get("tenant"),
-        user=record.get("user"),
-        feature=record.get("feature"),
+        tenant=text("tenant"),
+        user=text("user"),
+        feature=text("feature"),
         answer_id=next((str(record[label]) for label in _LABELS if record.get(label) not in (None, "")), None),
         weak_right=_flag(weak_right, fail),
-        weak_answer=record.get("weak_answer"),
-        strong_answer=record.get("strong_answer"),
+        weak_answer=text("weak_answer"),
+        strong_answer=text("strong_answer"),
     )
 
 
@@ -167,9 +170,22 @@ def _messages(record: Mapping[str, Any], fail: Callable[[str], TrafficError]) ->
 
 def _number(value: Any, default: float, fail: Callable[[str], TrafficError]) -> float:
     try:
-        return default if value in (None, "") else float(value)
+        seconds = default if value in (None, "") else float(value)
     except (TypeError, ValueError):
-        raise fail(f"`at` is {value!r}; expected seconds since the start") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise fail(f"`at` is {value!r}; expected seconds since the start")
+    return seconds
+
+
+def _text(record: Mapping[str, Any], fail: Callable[[str], TrafficError], name: str) -> str | None:
+    """Return a field of text; an empty cell says nothing, but an answer may be empty."""
+    value = record.get(name)
+    if value is None or (value == "" and not (name.endswith("_answer") and "messages" in record)):
+        return None
+    if not isinstance(value, str):
+        raise fail(f"`{name}` is {value!r}; expected text")
+    return value
 
 
 def _flag(value: Any, fail: Callable[[str], TrafficError]) -> bool | None:

@@ -70,7 +70,9 @@ class Router:
 
     def describe(self) -> list[Any]:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
-        rule = f"{getattr(self._rule, '__module__', '')}.{getattr(self._rule, '__qualname__', repr(self._rule))}"
+        name = getattr(self._rule, "__qualname__", "<")
+        lasting = "<" not in name  # not a lambda, a closure or an object
+        rule = f"{self._rule.__module__}.{name}" if lasting else repr(self._rule)
         return [[tier.name for tier in self.tiers], rule, self._threshold, self._escalate]
 
     def choose(self, request: Request) -> tuple[int, str]:
@@ -99,7 +101,8 @@ class Router:
             try:
                 reply = yield from paid(tier, shown=not held)
             except Exception as error:
-                if draft is not None:
+                stronger = following is not None and following in self.tiers[first:]
+                if draft is not None and not (stronger and retryable(error)):
                     return draft
                 if not retryable(error):
                     raise

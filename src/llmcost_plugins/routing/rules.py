@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from llmcost_plugins.tokens import message_text
@@ -24,9 +25,9 @@ _NEGATION = re.compile(
     r"\b(?:not|never|neither|except|without|unless|isn't|aren't|doesn't|don't|can't|cannot|won't)\b", re.I
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_LIST_ITEM = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s|\(\d\)|\([a-d]\)")
+_LIST_ITEM = re.compile(r"(?m)^[ \t]*(?:\d+[.)]|[-*•])[ \t]|\(\d\)|\([a-d]\)")
 _CODE = re.compile(r"```|[{}]\s*$|=>|\bdef \w+\(|\bSELECT\b|</\w+>", re.MULTILINE)
-_CONTEXT = re.compile(r"\A.*\n\s*Question:\s*", re.DOTALL | re.IGNORECASE)
+_QUESTION = re.compile(r"\n[ \t]*question:", re.IGNORECASE)
 _LONG_WORDS = 30
 _FOLLOW_UP_WORDS = 8
 _HARD = 2
@@ -40,8 +41,10 @@ _HEDGE = re.compile(
 _WANTS_JSON = re.compile(
     r"\b(?:as|in|into|return|output|reply with|respond with|give me|only)\b[^.?!]{0,30}\bjson\b", re.I
 )
-_PROSE_END = re.compile(r"[.!?:;)\]}\"'`…*]\s*$")
+_OPEN_ENDS = frozenset(",\u060c\u3001-\u2013\u2014([{/\\&+<=")  # commas and dashes of several scripts
 _PROSE_WORDS = 6
+_JSON_START = re.compile(r"[{\[]")
+_JSON_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def _task(request: Request) -> str:
         return request.question
     for message in reversed(request.messages):
         if message.get("role") == "user":
-            return _CONTEXT.sub("", message_text(message))
+            return _after_context(message_text(message))
     return ""
 
 
@@ -110,15 +113,24 @@ def _breaks_off(text: str) -> bool:
     """Tell whether the last line is a sentence without an end; lines of lists and tables need none."""
     last = text.splitlines()[-1].strip()
     listed = "|" in last or "," in last[:12] or last[:1] in "-*•#" or last[:1].isdigit()
-    return len(last.split()) >= _PROSE_WORDS and not listed and not _PROSE_END.search(last)
+    ended = last[-1] not in _OPEN_ENDS and unicodedata.category(last[-1])[0] in "PS"
+    return len(last.split()) >= _PROSE_WORDS and not listed and not ended
+
+
+def _after_context(text: str) -> str:
+    """Return what follows the last line that starts with "Question:", or the whole text."""
+    found = list(_QUESTION.finditer(text))
+    return text[found[-1].end() :].strip() if found else text
 
 
 def _holds_json(text: str) -> bool:
-    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
-    if start < 0:
-        return False
+    starts = [match.start() for match in _JSON_START.finditer(text)]
+    return any(_is_json(text[start:]) for start in starts[:_JSON_TRIES])
+
+
+def _is_json(text: str) -> bool:
     try:
-        json.JSONDecoder().raw_decode(text[start:])
-    except ValueError:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
         return False
     return True
