@@ -46,7 +46,7 @@ class CacheHit:
     """The cache answered; `usage` is what the stored answer took when it was bought.
 
     `call_id` names this answering, so that a cache and a callback handler may both report it. `question` is kept in
-    memory for explanations only.
+    memory for explanations only. `attempt` is over 1 where calls were made for the request before.
     """
 
     call_id: str
@@ -57,6 +57,7 @@ class CacheHit:
     usage: Usage
     scope: Scope = Scope()
     question: str = field(default="", repr=False)
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

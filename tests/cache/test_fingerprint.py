@@ -147,6 +147,15 @@ def test_only_case_spacing_and_end_marks_are_ever_ignored(one: str, other: str) 
         assert letters(one) == letters(other)
 
 
+LONG = {"dots": "." * 40_000 + "x", "marks": "?! " * 30_000 + "x", "words": "a " * 60_000, "quotes": "it's " * 40_000}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_long_text_does_not_hold_up_the_process(text: str) -> None:
+    code = "import sys; from llmcost_plugins.cache.fingerprint import normalised; normalised(sys.stdin.read())"
+    subprocess.run([sys.executable, "-c", code], input=text, text=True, check=True, timeout=5)
+
+
 # --- Questions
 
 

@@ -98,3 +98,38 @@ def test_a_long_text_does_not_hold_up_the_process(text: str) -> None:
     """A prompt may be long and without end marks (a table, a log); the rules run on the event loop."""
     code = "import sys; from llmcost_plugins.cache.policy import category_of; category_of(sys.stdin.read())"
     subprocess.run([sys.executable, "-c", code], input=text, text=True, check=True, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Can I get my balance?",
+        "Can I have my refund now?",
+        "Can I see my last three transactions?",
+        "How can my order be late again?",
+        "Where can I pick up my parcel 123?",
+        "My order hasn't arrived yet",
+        "I was charged twice",
+        "Please refund me",
+        "I want my money back for order 4711",
+        "Has the refund for order 4711 been paid?",
+        "what's the status of ticket 8812",
+        "Is my flight delayed?",
+        "What's my password?",
+        "What's in my cart?",
+        "When do I get paid?",
+        "What day is it?",
+        "Is Slack down?",
+        "Is the app working?",
+        "How much is AAPL?",
+        "Exchange rate USD EUR",
+        "Any tickets left for Saturday?",
+        "When does the next bus leave?",
+        "Tell me a joke",
+        "Tell me a story",
+        "Generate a password",
+        "Pick a random number between 1 and 100",
+    ],
+)
+def test_these_are_never_general(question: str) -> None:
+    assert category_of(question) != "general"

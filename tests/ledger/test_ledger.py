@@ -28,11 +28,14 @@ from llmcost_plugins.events import (
     Routed,
     emit,
 )
+from llmcost_plugins.flow import Account, serve
 from llmcost_plugins.ledger import Ledger, Totals, process_ledger, track
 from llmcost_plugins.ledger.billing import bill
 from llmcost_plugins.ledger.totals import total
+from llmcost_plugins.plan import Ask, drive
 from llmcost_plugins.pricing import Cost, PriceBook, pico
-from llmcost_plugins.types import Hit, Scope, Usage
+from llmcost_plugins.routing import Router
+from llmcost_plugins.types import Hit, Reply, Request, Scope, Tier, Usage
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -672,6 +675,55 @@ def test_counts_that_cannot_be_true_leave_a_call_unpriced(usage: Usage, model: s
     assert (event.cost, event.usage) == (None, Usage())
     assert event.error
     assert totals_of(event).unpriced == 1
+
+
+# --- What the flow reports
+
+
+class Desk:
+    """Tiers that answer by a script: a reply is given, an error raised."""
+
+    def __init__(self, **answers: Reply | Exception) -> None:
+        self.answers = answers
+
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[Any, Reply]:
+        answer = self.answers[tier.name]
+
+        def run() -> Reply:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return Ask(run)
+
+    def retryable(self, error: Exception) -> bool:
+        return isinstance(error, TimeoutError)
+
+    def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
+        return ESTIMATE
+
+
+TIERS = [Tier("weak", None, "openai", "gpt-5.4-mini"), Tier("strong", None, "openai", "gpt-5.4")]
+
+
+def served(**answers: Reply | Exception) -> Ledger:
+    ledger = filled()
+    request = Request(({"role": "user", "content": "What is tea?"},))
+    drive(serve(request, cache=None, router=Router(TIERS), caller=Desk(**answers), account=Account(sink=ledger.record)))
+    return ledger
+
+
+def test_a_draft_that_is_given_after_all_is_an_answer() -> None:
+    draft = Reply({}, "I don't know.", USAGE, "openai", "gpt-5.4-mini")
+    sums = served(weak=draft, strong=TimeoutError()).totals()
+    assert (sums.requests, sums.answered, sums.failed) == (1, 1, 1)
+    assert sums.escalated_cost == 0
+
+
+def test_a_hit_in_place_of_a_tier_that_failed_is_the_same_request() -> None:
+    hit_ = Reply({}, "A drink.", USAGE, "openai", "gpt-5.4", hit=Hit("foreign", ""))
+    sums = served(weak=TimeoutError(), strong=hit_).totals()
+    assert (sums.requests, sums.hits, sums.failed) == (1, 1, 1)
 
 
 # --- Any sequence of events

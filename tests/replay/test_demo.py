@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.pricing import PriceBook
+from llmcost_plugins.pricing import PICO, PriceBook
 from llmcost_plugins.replay.demo import Demo, Endpoint, estimate, run_demo
 from llmcost_plugins.replay.report import check_writable, headline, html_report, table_rows, write_report
 from llmcost_plugins.replay.traffic import Row, Traffic, support_traffic
@@ -161,7 +161,7 @@ def test_an_estimate_needs_a_price() -> None:
     assert estimate(traffic, endpoint) is None
     book = PriceBook()
     book.set("nobody-knows", per_call=1)
-    assert estimate(traffic, endpoint, book) == 2
+    assert estimate(traffic, endpoint, book) == 2 * PICO
 
 
 # --- The page

@@ -22,7 +22,7 @@ _CODE = re.compile(
     r"|(?<!\w)['\u2018\u2019]|['\u2018\u2019](?!\w)",
     re.MULTILINE,
 )
-_END = re.compile(r"(?:[\s.?…]|(?<!\d)!)+$")
+_END_MARKS = frozenset(" .?!…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def normalised(question: str) -> str | None:
     """
     if _CODE.search(question):
         return None
-    text = _END.sub("", " ".join(question.split()))
+    text = _without_end_marks(" ".join(question.split()))
     shouted = text.isupper()
     words = text.split()
     before = ["", *words]
@@ -75,6 +75,14 @@ def normalised(question: str) -> str | None:
 def cacheable_identity(identity: str) -> bool:
     """Tell whether a model's description names it for good: no object addresses, no classes known by name only."""
     return " at 0x" not in identity and "<class '" not in identity
+
+
+def _without_end_marks(text: str) -> str:
+    """Cut dots, question and exclamation marks off the end; the mark of a factorial (3!) stays."""
+    end = len(text)
+    while end and text[end - 1] in _END_MARKS and not (text[end - 1] == "!" and text[end - 2 : end - 1].isdigit()):
+        end -= 1
+    return text[:end]
 
 
 def _folded(word: str, before: str, *, shouted: bool) -> str:

@@ -57,11 +57,12 @@ def _limited(traffic: "Traffic", limit: int | None) -> "Traffic":
 
 
 def _agreed(traffic: "Traffic", endpoint: "Endpoint", *, yes: bool) -> bool:
+    from llmcost_plugins.ledger.summary import money
     from llmcost_plugins.replay.demo import estimate
 
     worst = estimate(traffic, endpoint)
     price = (
-        f"about ${worst:,.2f} at most" if worst is not None else f"an unknown amount (no price for {endpoint.strong})"
+        f"about {money(worst)} at most" if worst is not None else f"an unknown amount (no price for {endpoint.strong})"
     )
     print(f"{2 * len(traffic.rows):,} requests to {endpoint.base_url} will cost {price}.")
     if yes:

@@ -84,6 +84,7 @@ class _Payer:
             model=reply.model or call.tier.model_name,
             usage=reply.usage or Usage(),
             scope=self._request.scope,
+            attempt=call.attempt,
         )
         emit(event, self._account.sink)
 

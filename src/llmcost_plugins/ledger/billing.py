@@ -2,8 +2,10 @@
 
 from llmcost_plugins.errors import InvalidUsage
 from llmcost_plugins.events import CallFinished, Status
-from llmcost_plugins.pricing import STANDARD, Context, PriceBook
+from llmcost_plugins.pricing import STANDARD, Context, Cost, PriceBook
 from llmcost_plugins.types import Scope, Usage
+
+_NOTHING = Usage()
 
 
 def bill(
@@ -51,13 +53,16 @@ def bill(
         fallback: Whether the call stands in for one that failed.
     """
     base: int | None = None
+    cost: Cost | None = None
+    failed = status == "error" and usage == _NOTHING  # costs nothing, whatever the price of a call is
     try:
-        cost = prices.cost(provider, model or requested, usage, at, context, scope.tenant, latency)
-        if model and model != requested and (cost is None or cost.source == "approximate"):
-            cost = prices.cost(provider, requested, usage, at, context, scope.tenant, latency) or cost
+        if not failed:
+            cost = prices.cost(provider, model or requested, usage, at, context, scope.tenant, latency)
+            if model and model != requested and (cost is None or cost.source == "approximate"):
+                cost = prices.cost(provider, requested, usage, at, context, scope.tenant, latency) or cost
         if cost is None:
             usage.check()  # priced usage was
-        if baseline is not None:
+        elif baseline is not None:
             other = prices.cost(*baseline, usage, at, context, scope.tenant, latency)
             base = None if other is None else other.total
     except InvalidUsage as invalid:

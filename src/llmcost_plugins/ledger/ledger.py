@@ -223,7 +223,7 @@ def _add(
     def at(provider: str, model: str, tier: str, scope: Scope) -> Totals:
         key = Key(provider, model, tier, scope)
         if max_keys is not None and len(sums) >= max_keys and key not in sums:
-            key = key._replace(scope=scope._replace(tenant=_OTHER, user=_OTHER))
+            key = key._replace(scope=scope._replace(tenant=scope.tenant and _OTHER, user=scope.user and _OTHER))
         return sums.setdefault(key, Totals())
 
     for call in calls:

@@ -70,7 +70,7 @@ class Totals:
         self.failed += status == "error"
         self.cut += status == "cut"
         self.abandoned += status == "abandoned"
-        self.paid += usage.total_tokens > 0
+        self.paid += usage.total_tokens > 0 or bool(call.cost and call.cost.total)
         self.estimated += usage.estimated
         self.input_tokens += usage.input_tokens
         self.output_tokens += usage.output_tokens
@@ -99,7 +99,7 @@ class Totals:
 
     def add_hit(self, hit: CacheHit, saved: int | None) -> None:
         """Add a cache hit and what its stored usage would cost now, None where that has no price."""
-        self.requests += 1
+        self.requests += hit.attempt == 1
         self.hits += 1
         self.foreign_hits += hit.hit.tier == "foreign"
         if saved is None:

@@ -11,7 +11,7 @@ from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import MissingExtra, RequestFailed
 from llmcost_plugins.ledger import Ledger, Summary
 from llmcost_plugins.ledger.summary import percentile
-from llmcost_plugins.pricing import PriceBook, default_prices, usd
+from llmcost_plugins.pricing import PriceBook, default_prices
 from llmcost_plugins.replay.traffic import Row, Traffic
 from llmcost_plugins.scope import scope
 from llmcost_plugins.testing import FakeProvider, Latency
@@ -113,8 +113,8 @@ class Demo:
         return 1 - self.layered.summary.totals.cost / before if before else 0.0
 
 
-def estimate(traffic: Traffic, endpoint: Endpoint, prices: PriceBook | None = None) -> float | None:
-    """Return the most that a demo should cost in US dollars, None for a model without a known price.
+def estimate(traffic: Traffic, endpoint: Endpoint, prices: PriceBook | None = None) -> int | None:
+    """Return the most that a demo should cost in pico-USD, None for a model without a known price.
 
     Both passes at the strong model's price; answers that the traffic does not hold count as 200 tokens.
     """
@@ -128,7 +128,7 @@ def estimate(traffic: Traffic, endpoint: Endpoint, prices: PriceBook | None = No
         if cost is None:
             return None
         total += 2 * cost.total
-    return float(usd(total))
+    return total
 
 
 def run_demo(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 from llmcost_plugins.errors import ConfigurationError, NoTierAnswered
-from llmcost_plugins.events import Escalated, FellBack, Routed, Sink, emit
+from llmcost_plugins.events import ComponentFailed, Escalated, FellBack, Routed, Sink, emit
 from llmcost_plugins.plan import Plan, Step
 from llmcost_plugins.routing.rules import Choice, difficulty, shortcoming
 from llmcost_plugins.types import Reply, Request, Tier
@@ -90,10 +90,11 @@ class Router:
         Raises:
             NoTierAnswered: Several tiers failed; the error of a single tier is raised as it is.
         """
-        first, reason = self.choose(request)
+        first, reason = self._choose_or_strongest(request, sink)
         emit(Routed(time=self._clock(), tier=self.tiers[first].name, reason=reason, scope=request.scope), sink)
         errors: list[Exception] = []
         draft: Reply | None = None
+        escalations: list[Escalated] = []
         for tier, following in pairwise([*self.tiers[first:], *reversed(self.tiers[:first]), None]):
             if tier is None:
                 break
@@ -111,9 +112,11 @@ class Router:
                 continue
             fault = shortcoming(request, reply) if held else None
             if fault is None:
+                for escalation in escalations:
+                    emit(escalation, sink)
                 return reply
             draft = reply
-            self._tell_escalation(request, tier, following, fault, reply, sink)
+            escalations.append(self._escalation(request, tier, following, fault, reply))
         raise errors[0] if len(errors) == 1 else NoTierAnswered("every tier failed", errors)
 
     def _tell_fallback(
@@ -123,10 +126,9 @@ class Router:
             text = f"{type(error).__name__}: {error}"
             emit(FellBack(time=self._clock(), tier=tier.name, to=to.name, error=text, scope=request.scope), sink)
 
-    def _tell_escalation(
-        self, request: Request, tier: Tier, to: Tier | None, fault: str, draft: Reply, sink: Sink | None
-    ) -> None:
-        event = Escalated(
+    def _escalation(self, request: Request, tier: Tier, to: Tier | None, fault: str, draft: Reply) -> Escalated:
+        """Return what is told once a stronger tier has answered; until then the draft may still be given."""
+        return Escalated(
             time=self._clock(),
             call_id=draft.call_id,
             tier=tier.name,
@@ -134,4 +136,11 @@ class Router:
             reason=fault,
             scope=request.scope,
         )
-        emit(event, sink)
+
+    def _choose_or_strongest(self, request: Request, sink: Sink | None) -> tuple[int, str]:
+        try:
+            return self.choose(request)
+        except Exception as error:  # noqa: BLE001 - a rule must not cost the user the call
+            text = f"{type(error).__name__}: {error}"
+            emit(ComponentFailed(time=self._clock(), component="router", error=text, scope=request.scope), sink)
+            return len(self.tiers) - 1, "the rule failed"
