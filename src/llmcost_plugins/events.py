@@ -3,12 +3,14 @@
 Decisions carry no money; `CallFinished` does. A `Sink` must not raise and must not block.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
+from llmcost_plugins.context import restore
 from llmcost_plugins.pricing import Cost
 from llmcost_plugins.types import Hit, Scope, Usage
 
@@ -115,6 +117,7 @@ class ComponentFailed:
 Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Escalated | FellBack | ComponentFailed
 Sink: TypeAlias = Callable[[Event], None]
 
+_log = logging.getLogger("llmcost_plugins")
 _subscribed: list[Sink] = []
 _listening: ContextVar[tuple[Sink, ...]] = ContextVar("llmcost_listening", default=())
 
@@ -131,16 +134,23 @@ def listening(sink: Sink) -> Iterator[None]:
     try:
         yield
     finally:
-        _listening.reset(token)
+        restore(_listening, token)
 
 
 def emit(event: Event, sink: Sink | None = None) -> None:
-    """Send an event to `sink`, or to the process's subscribers, and to those listening around the caller."""
-    if sink is not None:
-        sink(event)
-    else:
-        for receiver in _subscribed:
-            receiver(event)
+    """Send an event to `sink`, or to the process's subscribers, and to those listening around the caller.
+
+    A receiver that raises breaks the rule for sinks: it is logged, and costs neither the call nor other receivers.
+    """
+    for receiver in _subscribed if sink is None else (sink,):
+        _deliver(event, receiver)
     for listener in _listening.get():
         if listener != sink and (sink is not None or listener not in _subscribed):
-            listener(event)
+            _deliver(event, listener)
+
+
+def _deliver(event: Event, receiver: Sink) -> None:
+    try:
+        receiver(event)
+    except Exception:  # noqa: BLE001 - where events themselves fail, the log is what is left
+        _log.exception("a sink failed on %s", type(event).__name__)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from llmcost_plugins.context import restore
 from llmcost_plugins.types import Scope
 
 _current: ContextVar[Scope] = ContextVar("llmcost_scope", default=Scope())
@@ -24,12 +25,26 @@ def scope(
     try:
         yield _current.get()
     finally:
-        _current.reset(token)
+        restore(_current, token)
+
+
+@contextmanager
+def within(scope_: Scope) -> Iterator[None]:
+    """Put a scope in force that was captured before."""
+    token = _current.set(scope_)
+    try:
+        yield
+    finally:
+        restore(_current, token)
 
 
 def current_scope(metadata: Mapping[str, Any] | None = None) -> Scope:
     """Return the scope in force, with `tenant`, `user`, `feature` and `user_tier` of `metadata` laid over it."""
-    scope_ = _current.get()
+    return overlaid(_current.get(), metadata)
+
+
+def overlaid(scope_: Scope, metadata: Mapping[str, Any] | None) -> Scope:
+    """Return a scope with what `metadata` says of it."""
     if not metadata or metadata.keys().isdisjoint(_FIELDS):
         return scope_
     return scope_._replace(**{name: str(metadata[name]) for name in _FIELDS if metadata.get(name) is not None})

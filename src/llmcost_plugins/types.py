@@ -10,7 +10,7 @@ from llmcost_plugins.plan import Ask, Step
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 Message: TypeAlias = Mapping[str, Any]
-Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
 _ABSURD_TOKENS = 1_000_000_000
 
@@ -136,6 +136,8 @@ class Reply:
 
     `native` is the framework's object. `hit` says how a cache found the answer, None if it is fresh. `finish` is None
     for an answer that did not end properly. `usage` is None where the provider reported none.
+    `degraded` marks the answer of a weaker model than the request deserved, given because a stronger one failed: it
+    must not be kept.
     """
 
     body: Any
@@ -146,6 +148,7 @@ class Reply:
     price_context: tuple[tuple[str, str], ...] = ()
     finish: Finish | None = "stop"
     calls_tools: bool = False
+    degraded: bool = False
     native: Any = field(default=None, compare=False, repr=False)
     hit: Hit | None = None
     call_id: str = field(default="", compare=False)
@@ -153,12 +156,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored answer. Times are seconds since the epoch; `expires` None means never."""
+    """One stored answer. Times are seconds since the epoch; `expires` None means never.
+
+    `partition` names the setting that the question was asked in (tenant, model, system prompt ...).
+    """
 
     key: str
     payload: bytes
     created: float
     expires: float | None = None
+    partition: str = ""
 
 
 class Entries(Protocol):
@@ -184,8 +191,8 @@ class Entries(Protocol):
 class Store(Protocol):
     """A connection to where things are kept."""
 
-    def entries(self) -> Entries:
-        """Return where a cache keeps its answers."""
+    def entries(self, namespace: str = "") -> Entries:
+        """Return where the caches of a namespace keep their answers."""
         ...
 
 

@@ -69,7 +69,7 @@ class Spy:
         self.on_get: Callable[[], None] | None = None
         self.broken: tuple[str, ...] = ()
 
-    def entries(self) -> Entries:
+    def entries(self, namespace: str = "") -> Entries:
         return self
 
     def _check(self, name: str) -> None:

@@ -768,9 +768,13 @@ def test_a_handler_with_books_of_its_own_sees_every_call(fake_provider: FakeProv
 
 def test_it_needs_exactly_one_source_of_models(fake_provider: FakeProvider) -> None:
     model = openai(fake_provider)
-    for given in ({}, {"model": model, "tiers": [model]}, {"tiers": [model], "router": Router([Tier("one", model)])}):
-        with pytest.raises(ConfigurationError, match="exactly one"):
+    for given in ({}, {"model": model, "tiers": [model]}):
+        with pytest.raises(ConfigurationError, match="one of `model` and `tiers`"):
             CostAwareChatModel(**given)
+    assert CostAwareChatModel(tiers=[model], router=Router([Tier("other", model)])).tiers[0].name != "other"
+    for unknown in ({"budget": "0.50"}, {"cahce": True}, {"mode": "shadow"}):
+        with pytest.raises(ConfigurationError, match="not a setting"):
+            CostAwareChatModel(model, **unknown)
     with pytest.raises(ConfigurationError, match="empty"):
         CostAwareChatModel(tiers=[])
     with pytest.raises(ConfigurationError, match="not a LangChain chat model"):

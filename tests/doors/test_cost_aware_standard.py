@@ -100,15 +100,5 @@ class TestOneTierWithCache(Integration):
     def chat_model_params(self) -> dict:
         return {"model": tiers(self.provider_url)[0], "cache": True}
 
-    @pytest.mark.xfail(reason="asks twice and wants a model's run each time; a hit has none", strict=False)
-    @pytest.mark.parametrize("schema_type", ["pydantic", "typeddict", "json_schema"])
-    def test_structured_output(self, model: BaseChatModel, schema_type: Any) -> None:
-        super().test_structured_output(model, schema_type)
-
-    @pytest.mark.xfail(reason="asks twice and wants a model's run each time; a hit has none", strict=False)
-    @pytest.mark.parametrize("schema_type", ["pydantic", "typeddict", "json_schema"])
-    async def test_structured_output_async(self, model: BaseChatModel, schema_type: Any) -> None:
-        await super().test_structured_output_async(model, schema_type)
-
 
 del Integration

@@ -591,7 +591,7 @@ class Broken:
         self._methods = methods
         self._good = Memory().entries()
 
-    def entries(self) -> "Broken":
+    def entries(self, namespace: str = "") -> "Broken":
         return self
 
     def _work(self, method: str, *given_: Any) -> Plan[Any]:

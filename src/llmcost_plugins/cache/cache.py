@@ -17,6 +17,7 @@ from llmcost_plugins.tokens import message_text
 from llmcost_plugins.types import Entries, Entry, Hit, Reply, Request, Store, Usage
 
 _DAY = 86_400.0
+_SHOWN = 200  # of a question, in explanations
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Cache:
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | str | None = None,
         *,
         namespace: str = "",
         version: str = "",
@@ -66,7 +67,7 @@ class Cache:
     ) -> None:
         if ttl <= 0 or live_ttl < 0:
             raise ConfigurationError("`ttl` must be above 0 and `live_ttl` at least 0 seconds")
-        self._entries: Entries = (store or Memory()).entries()
+        self._entries: Entries = _connected(store).entries(namespace)
         self._namespace = namespace
         self._version = version
         self._ttl = ttl
@@ -115,14 +116,14 @@ class Cache:
                 leads = reply is None
         if reply is None or reply.hit is None:
             return self._miss(replace(found, leads=leads))
-        self._tell_hit(found, reply, reply.hit, print_.question)
+        self._tell_hit(found, reply, reply.hit, print_.question[:_SHOWN])
         return replace(found, reply=reply)
 
     def keep(self, found: Found, reply: Reply) -> Plan[None]:
         """Store the answer if it may be given again, and hand it to those that wait for it."""
         print_ = found.fingerprint
         ended = reply.finish in ("stop", "tool_calls")
-        storable = ended and reply.hit is None and bool(reply.text or reply.calls_tools)
+        storable = ended and reply.hit is None and not reply.degraded and bool(reply.text or reply.calls_tools)
         try:
             if print_ is not None and storable:
                 yield from self._put(found, print_, reply)
@@ -141,8 +142,13 @@ class Cache:
         """Keep an answer that was obtained without `find`, as frameworks' own cache hooks do."""
         yield from self.keep(self._identify(request, sink), reply)
 
+    def delete(self, request: Request) -> Plan[bool]:
+        """Forget the answer to a request; tell whether there was one."""
+        print_ = self._identify(request, None).fingerprint
+        return False if print_ is None else (yield from self._entries.delete(print_.key))
+
     def clear(self) -> Plan[None]:
-        """Forget every answer in the store."""
+        """Forget every answer of the cache's namespace."""
         yield from self._entries.clear()
 
     def _identify(self, request: Request, sink: Sink | None) -> Found:
@@ -151,7 +157,7 @@ class Cache:
             return Found(request, None, reason=refused, sink=sink)
         try:
             print_ = fingerprint(request, namespace=self._namespace, version=self._version, secret=self._secret)
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return Found(request, None, reason=f"the request has no lasting form: {error}", sink=sink)
         return Found(request, print_, reason="not asked before", ttl=ttl, sink=sink)
 
@@ -213,7 +219,7 @@ class Cache:
         now = self._clock()
         try:
             payload = encode(reply, print_.exact, self._secret)
-            yield from self._entries.put(Entry(print_.key, payload, now, now + found.ttl))
+            yield from self._entries.put(Entry(print_.key, payload, now, now + found.ttl, print_.partition))
             self._kept += 1
         except Exception as error:  # noqa: BLE001 - the answer is paid for and must reach the user
             self._tell_failure(found, error)
@@ -248,3 +254,9 @@ class Cache:
 
 def _read(reply: Reply, read: Callable[[Reply], Any] | None) -> Reply:
     return reply if read is None else replace(reply, native=read(reply))
+
+
+def _connected(store: Store | str | None) -> Store:
+    if isinstance(store, str):
+        raise ConfigurationError(f"`store` is {store!r}; this version keeps answers in memory: pass `Memory()` or None")
+    return Memory() if store is None else store

@@ -22,6 +22,8 @@ _CODE = re.compile(
     r"|(?<!\w)['\u2018\u2019]|['\u2018\u2019](?!\w)",
     re.MULTILINE,
 )
+_BLOCK_IDS = ("id", "call_id", "tool_use_id")
+_DRAWN_BLOCKS = frozenset({"text", "output_text", "reasoning", "thinking", "function_call", "tool_call", "tool_use"})
 _END_MARKS = frozenset(" .?!…")
 
 
@@ -31,6 +33,7 @@ class Fingerprint:
 
     key: str
     exact: str
+    partition: str
     question: str
 
 
@@ -39,10 +42,11 @@ def fingerprint(request: Request, *, namespace: str, version: str, secret: bytes
     question = question_of(request)
     partition = _digest(_plain(_partition(request, namespace, version, alone=question is not None)), secret)
     if question is None:
-        return Fingerprint(partition, partition, "")
+        return Fingerprint(partition, partition, partition, "")
     exact = _digest(f"{partition}\0exact\0{question}", secret)
     form = normalised(question)
-    return Fingerprint(exact if form is None else _digest(f"{partition}\0form\0{form}", secret), exact, question)
+    key = exact if form is None else _digest(f"{partition}\0form\0{form}", secret)
+    return Fingerprint(key, exact, partition, question)
 
 
 def question_of(request: Request) -> str | None:
@@ -113,8 +117,17 @@ def _canonical(messages: Sequence[Message]) -> list[Any]:
             body["tool_calls"] = [{**call, "id": rename(call.get("id"))} for call in calls]
         if "tool_call_id" in body:
             body["tool_call_id"] = rename(body["tool_call_id"])
+        if isinstance(body.get("content"), list):
+            body["content"] = [_block(block, seen) if isinstance(block, dict) else block for block in body["content"]]
         plain.append(body)
     return plain
+
+
+def _block(block: Mapping[str, Any], seen: Mapping[str, str]) -> dict[str, Any]:
+    """Return a content block with the ids of tool calls renamed, and those left out that providers draw anew."""
+    drawn = block.get("type") in _DRAWN_BLOCKS
+    plain = {name: value for name, value in block.items() if not (drawn and name in _BLOCK_IDS)}
+    return plain | {name: seen[block[name]] for name in _BLOCK_IDS if block.get(name) in seen}
 
 
 def _plain(value: Any) -> str:

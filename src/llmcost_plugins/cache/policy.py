@@ -23,8 +23,8 @@ _LIVE = re.compile(
 )
 _PERSONAL = re.compile(
     r"\b(?:where(?:'s| is| are)|what(?:'s| is| are| was)|when (?:will|is|does|did|are)|has|have|is|are|was|did|"
-    r"does|will|get|see|view|know|how (?:much|many|long|can)|show(?: me)?|check|track|look up|tell me|status of|extend|pause|"
-    r"resend|why (?:was|is|did|has|have|hasn't|isn't))"
+    r"does|will|get|see|view|know|how (?:much|many|long|can)|show(?: me)?|check|track|look up|tell me|status of|extend|"
+    r"pause|resend|why (?:was|is|did|has|have|hasn't|isn't))"
     rf"\b{_GAP}\b(?:my|our|mine)\b"
     r"|(?:^|\n)\W*(?:please )?(?:cancel|change|update|delete|close|renew|activate|block)\b[^.?!]{0,20}\b(?:my|our)\b"
     r"|\b(?:my|our) [\w-]+(?: [\w-]+)? (?:has|have|is|are|was|were|did|does|never|hasn't|haven't|isn't|wasn't|didn't)\b"

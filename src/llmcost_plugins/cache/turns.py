@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -48,13 +49,14 @@ class Turns:
 
     def take(self, key: str) -> Plan[Turn]:
         """Lead if nobody does; otherwise wait for the leader's reply, and lead if it left without one."""
+        deadline = time.monotonic() + self._patience
         while True:
             with self._lock:
                 leader = self._leaders.get(key)
                 if leader is None:
                     self._leaders[key] = _Leader()
                     return _LEADS
-            turn = yield from do(*self._waiting(leader))
+            turn = yield from do(*_waiting(leader, max(0.0, deadline - time.monotonic())))
             if turn is not None:
                 return turn
 
@@ -72,25 +74,28 @@ class Turns:
         if leader is not None:
             leader.result.set_result(turn)
 
-    def _waiting(self, leader: _Leader) -> tuple[Callable[[], Turn | None], Callable[[], Awaitable[Turn | None]]]:
-        def wait() -> Turn | None:
-            if leader.thread == threading.get_ident():
-                return _ALONE  # the leader cannot go on while this thread waits
-            try:
-                return leader.result.result(self._patience)
-            except TimeoutError:
-                return _ALONE
 
-        async def await_() -> Turn | None:
-            if leader.task is not None and leader.task is _current_task():
-                return _ALONE
-            try:
-                waiting = asyncio.shield(asyncio.wrap_future(leader.result))  # a cancelled waiter must not end the turn
-                return await asyncio.wait_for(waiting, self._patience)
-            except TimeoutError:
-                return _ALONE
+def _waiting(
+    leader: _Leader, patience: float
+) -> tuple[Callable[[], Turn | None], Callable[[], Awaitable[Turn | None]]]:
+    def wait() -> Turn | None:
+        if leader.thread == threading.get_ident():
+            return _ALONE  # the leader cannot go on while this thread waits
+        try:
+            return leader.result.result(patience)
+        except TimeoutError:
+            return _ALONE
 
-        return wait, await_
+    async def await_() -> Turn | None:
+        if leader.task is not None and leader.task is _current_task():
+            return _ALONE
+        try:
+            waiting = asyncio.shield(asyncio.wrap_future(leader.result))  # a cancelled waiter must not end the turn
+            return await asyncio.wait_for(waiting, patience)
+        except TimeoutError:
+            return _ALONE
+
+    return wait, await_
 
 
 def _current_task() -> "asyncio.Task[Any] | None":

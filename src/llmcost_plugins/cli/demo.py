@@ -41,9 +41,9 @@ def demo(
             return 1
     with _progress_bar() as progress:
         result = run_demo(sent, endpoint=endpoint, progress=progress)
+    write_report(result, report)
     _print_table(result, table_rows(result))
     print(headline(result))
-    write_report(result, report)
     print(f"report: {report.resolve()}")
     return 0 if result.layered.billed_is_served is not False else 1
 
@@ -62,7 +62,9 @@ def _agreed(traffic: "Traffic", endpoint: "Endpoint", *, yes: bool) -> bool:
 
     worst = estimate(traffic, endpoint)
     price = (
-        f"about {money(worst)} at most" if worst is not None else f"an unknown amount (no price for {endpoint.strong})"
+        f"about {money(worst)} if answers are as long as in the traffic"
+        if worst is not None
+        else f"an unknown amount (no price for {endpoint.strong})"
     )
     print(f"{2 * len(traffic.rows):,} requests to {endpoint.base_url} will cost {price}.")
     if yes:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from llmcost_plugins.cache import Cache
-from llmcost_plugins.events import CacheHit, Sink, Status, emit
+from llmcost_plugins.events import CacheHit, CallFinished, ComponentFailed, Sink, Status, emit
 from llmcost_plugins.ledger.billing import bill
 from llmcost_plugins.plan import Cut, Plan
 from llmcost_plugins.pricing import STANDARD, PriceBook, default_prices
@@ -58,8 +58,9 @@ class _Payer:
         call = _Call(tier, new_id(), self._attempts, self._failed, self._account.clock(), time.perf_counter())
         try:
             reply: Reply = yield self._caller.ask(tier, call.id, shown=shown)
-        except Cut as cut:
-            self._settle(call, cut.partial, "cut", cut.error)
+        except Cut as cut:  # a reader may leave at the last chunk, when the answer is whole
+            whole = cut.partial is not None and cut.partial.finish is not None
+            self._settle(call, cut.partial, "ok" if whole else "cut", cut.error)
             raise
         except Exception as error:
             self._settle(call, None, "error", error)
@@ -68,11 +69,12 @@ class _Payer:
         except BaseException as error:
             self._settle(call, None, "abandoned", error)
             raise
+        named = replace(reply, provider=tier.provider or reply.provider, model=reply.model or tier.model_name)
         if reply.hit is not None:
-            self._record_hit(call, reply, reply.hit)
-        else:
-            self._settle(call, reply, "cut" if reply.finish is None else "ok")
-        return replace(reply, call_id=call.id)
+            self._record_hit(call, named, reply.hit)
+            return replace(named, call_id=reply.hit.id)
+        usage = self._settle(call, named, "cut" if reply.finish is None else "ok")
+        return replace(named, call_id=call.id, usage=usage)
 
     def _record_hit(self, call: "_Call", reply: Reply, hit: Hit) -> None:
         """Record a hit of a cache that the tier's own model asked."""
@@ -80,24 +82,39 @@ class _Payer:
             call_id=hit.id,
             time=call.time,
             hit=hit,
-            provider=call.tier.provider,
-            model=reply.model or call.tier.model_name,
+            provider=reply.provider,
+            model=reply.model,
             usage=reply.usage or Usage(),
             scope=self._request.scope,
             attempt=call.attempt,
         )
         emit(event, self._account.sink)
 
-    def _settle(self, call: "_Call", reply: Reply | None, status: Status, error: BaseException | None = None) -> None:
-        tier = call.tier
-        finished = bill(
+    def _settle(
+        self, call: "_Call", reply: Reply | None, status: Status, error: BaseException | None = None
+    ) -> Usage | None:
+        """Record the call and return its usage; books that fail must not cost the user a paid answer."""
+        try:
+            usage = self._usage(call.tier, reply, status)
+            emit(self._finished(call, reply, usage, status, error), self._account.sink)
+        except Exception as failure:  # noqa: BLE001 - see above
+            text = f"{type(failure).__name__}: {failure}"
+            scope, now = self._request.scope, self._account.clock()
+            emit(ComponentFailed(time=now, component="ledger", error=text, scope=scope), self._account.sink)
+            return None
+        return usage
+
+    def _finished(
+        self, call: "_Call", reply: Reply | None, usage: Usage, status: Status, error: BaseException | None
+    ) -> CallFinished:
+        return bill(
             self._account.prices,
-            self._usage(tier, reply, status),
+            usage,
             call.id,
             call.time,
-            tier.provider,
+            call.tier.provider,
             reply.model if reply is not None else "",
-            tier.model_name,
+            call.tier.model_name,
             scope=self._request.scope,
             context=reply.price_context if reply is not None else STANDARD,
             latency=time.perf_counter() - call.started,
@@ -105,10 +122,9 @@ class _Payer:
             error="" if error is None else f"{type(error).__name__}: {error}",
             attempt=call.attempt,
             fallback=call.fallback,
-            tier=tier.name,
+            tier=call.tier.name,
             baseline=self._baseline,
         )
-        emit(finished, self._account.sink)
 
     def _usage(self, tier: Tier, reply: Reply | None, status: Status) -> Usage:
         """Return what was reported; nothing for a call that failed; an estimate for one that was paid in silence."""

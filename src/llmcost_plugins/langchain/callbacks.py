@@ -13,8 +13,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 
+from llmcost_plugins.context import restore
 from llmcost_plugins.events import CacheHit, Status, emit
-from llmcost_plugins.langchain.convert import BILLED, finish_of, hit_of, price_context, to_message, usage_of
+from llmcost_plugins.langchain.convert import BILLED, DOOR, finish_of, hit_of, price_context, to_message, usage_of
 from llmcost_plugins.ledger import Ledger, track, watch_with
 from llmcost_plugins.ledger.billing import bill
 from llmcost_plugins.pricing import STANDARD, Context, PriceBook, default_prices
@@ -149,6 +150,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         try:
             generation = response.generations[0][0]
         except IndexError:
+            self._bill(run, _estimated(run, ""))
             return
         if isinstance(generation, ChatGeneration):
             self._end_chat(run, generation, response.llm_output)
@@ -158,7 +160,7 @@ class CostCallbackHandler(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the failure; what a broken-off stream had shown by then was paid for, and is estimated."""
         run = self._finish(run_id)
-        if run is None:
+        if run is None or run.provider == DOOR:  # a flow door has recorded the calls that failed inside this run
             return
         if run.among in self._failures:
             self._failures[run.among] += 1
@@ -337,13 +339,13 @@ register_configure_hook(_handler, inheritable=True)
 
 
 @contextmanager
-def _watch() -> Iterator[None]:
-    handler = CostCallbackHandler()
+def _watch(prices: PriceBook | None) -> Iterator[None]:
+    handler = CostCallbackHandler(prices=prices)
     token = _handler.set(handler)
     try:
         yield
     finally:
-        _handler.reset(token)
+        restore(_handler, token)
         handler.sweep(older_than=0)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,15 +30,19 @@ from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, serve
 from llmcost_plugins.langchain.callbacks import CALL_ID, CostCallbackHandler
-from llmcost_plugins.langchain.convert import BILLED, load_message, to_message, to_reply
+from llmcost_plugins.langchain.convert import BILLED, DOOR, load_message, to_message, to_reply
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook, default_prices
 from llmcost_plugins.routing import Router
-from llmcost_plugins.scope import current_scope
+from llmcost_plugins.scope import current_scope, overlaid, within
 from llmcost_plugins.tokens import count_messages, count_text
-from llmcost_plugins.types import Reply, Request, Tier, Usage
+from llmcost_plugins.types import Reply, Request, Scope, Tier, Usage
 
+# what code that builds any chat model may pass; the tiers have their own
+_OF_CHAT_MODELS = frozenset(
+    {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming", "model_name", "base_url"}
+)
 _BINDING = ("tool_choice", "strict", "parallel_tool_calls")
 _RETRYABLE = (TimeoutError, ConnectionError)
 _HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
@@ -60,8 +64,9 @@ class CostAwareChatModel(BaseChatModel):
     Args:
         model: The one model to call; or
         tiers: the models to choose from, the cheapest first. Chat models or `Tier`s.
-        cache: A `Cache`, or True for one with default settings. Without one, LangChain's own cache setting applies.
-        router: A `Router` in place of `tiers`, for settings of its own.
+        cache: A `Cache`, or True for one with default settings; False for none. Left out, LangChain's own cache
+            setting applies to the models.
+        router: A `Router`, for settings of its own; its tiers are used unless others are given.
         ledger: Where to record; the process's ledger otherwise.
         prices: What to price with.
     """
@@ -82,17 +87,19 @@ class CostAwareChatModel(BaseChatModel):
         prices: PriceBook | None = None,
         **kwargs: Any,
     ) -> None:
-        given = [name for name, value in (("model", model), ("tiers", tiers), ("router", router)) if value is not None]
-        if len(given) != 1:
-            raise ConfigurationError(f"pass exactly one of `model`, `tiers` and `router`; got {given or 'none'}")
+        _refuse_unknown(kwargs, type(self).model_fields)
+        given = [name for name, value in (("model", model), ("tiers", tiers)) if value is not None]
+        if len(given) > 1 or not (given or router):
+            raise ConfigurationError(
+                f"pass one of `model` and `tiers`, or a `router` with tiers; got {given or 'none'}"
+            )
         super().__init__(cache=False, **kwargs)
-        own = _own_cache(cache)
-        models = router.tiers if router is not None else tiers if tiers is not None else [model]
-        prepared = _prepared(models, cached=own is not None)
+        models = tiers if tiers is not None else [model] if model is not None else router.tiers if router else ()
+        prepared = _prepared(models, cached=cache is not None, output_version=kwargs.get("output_version"))
         self._router = Router(prepared) if router is None else router.with_tiers(prepared)
-        self._cost_cache = own
-        sink = ledger.record if ledger is not None else None
+        self._cost_cache = _own_cache(cache)
         self._ledger = ledger
+        sink = ledger.record if ledger is not None else None
         self._account = Account(prices or (ledger.prices if ledger is not None else default_prices()), sink)
 
     @property
@@ -114,7 +121,7 @@ class CostAwareChatModel(BaseChatModel):
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "llmcost"
+        params["ls_provider"] = DOOR
         params.setdefault("ls_model_name", " -> ".join(tier.name for tier in self.tiers))
         return params
 
@@ -178,16 +185,10 @@ class CostAwareChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
-        with (
-            self._run(input, config, stop, kwargs) as run,
-            closing(drive_stream(self._plan(run.caller), _chunks)) as chunks,
-        ):
-            for chunk in chunks:
-                run.shown.append(chunk)
-                yield chunk
+        return self._streamed(input, ensure_config(config), stop, kwargs, current_scope())
 
     @override
-    async def astream(
+    def astream(
         self,
         input: LanguageModelInput,
         config: RunnableConfig | None = None,
@@ -195,13 +196,7 @@ class CostAwareChatModel(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
-        async with (
-            self._arun(input, config, stop, kwargs) as run,
-            aclosing(adrive_stream(self._plan(run.caller), _chunks)) as chunks,
-        ):
-            async for chunk in chunks:
-                run.shown.append(chunk)
-                yield chunk
+        return self._astreamed(input, ensure_config(config), stop, kwargs, current_scope())
 
     @override
     def _generate(
@@ -243,18 +238,44 @@ class CostAwareChatModel(BaseChatModel):
         self, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> tuple[BaseChatModel, RunnableConfig, dict[str, Any]]:
         messages = tuple(to_message(message) for message in self._convert_input(given).to_messages())
-        tier = self._router.tiers[self._router.choose(Request(messages))[0]]
+        scope = current_scope({**(self.metadata or {}), **((config or {}).get("metadata") or {})})
+        tier = self._router.tiers[self._router.choose(Request(messages, scope=scope))[0]]
         model, kwargs = _bound(tier.model, kwargs)
         handler = CostCallbackHandler(ledger=self._ledger, prices=self._account.prices)
         return model, merge_configs(config, {"callbacks": [handler]}), kwargs
 
-    def _plan(self, caller: "_Caller") -> Plan[Reply]:
+    def _streamed(
+        self, given: LanguageModelInput, config: RunnableConfig, stop: list[str] | None, kwargs: Any, scope: Scope
+    ) -> Generator[AIMessageChunk, None, None]:
+        """Stream; `scope` is the one in force when the stream was asked for, not when it is first read."""
+        with (
+            self._run(given, config, stop, kwargs) as run,
+            closing(drive_stream(self._plan(run.caller, scope), _chunks)) as chunks,
+        ):
+            for chunk in chunks:
+                run.shown.append(chunk)
+                yield chunk
+
+    async def _astreamed(
+        self, given: LanguageModelInput, config: RunnableConfig, stop: list[str] | None, kwargs: Any, scope: Scope
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        async with (
+            self._arun(given, config, stop, kwargs) as run,
+            aclosing(adrive_stream(self._plan(run.caller, scope), _chunks)) as chunks,
+        ):
+            async for chunk in chunks:
+                run.shown.append(chunk)
+                yield chunk
+
+    def _plan(self, caller: "_Caller", scope: Scope | None = None) -> Plan[Reply]:
+        metadata = {**(self.metadata or {}), **(caller.config.get("metadata") or {})}
+        caller.scope = overlaid(scope or current_scope(), metadata)
         request = Request(
             messages=tuple(to_message(message) for message in caller.messages),
             model=self._identity,
             params=caller.params(),
             dialect="langchain",
-            scope=current_scope({**(self.metadata or {}), **(caller.config.get("metadata") or {})}),
+            scope=caller.scope,
         )
         return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
 
@@ -321,6 +342,7 @@ class _Caller:
     ) -> None:
         self.messages = messages
         self.config = config
+        self.scope = Scope()
         self._stop = stop
         self._kwargs = kwargs
 
@@ -335,19 +357,33 @@ class _Caller:
         config = self._config(call_id, shown)
 
         def run() -> Reply:
-            return to_reply(model.invoke(self.messages, config, **kwargs), call_id=call_id)
+            with within(self.scope):  # what the model asks on its own account, such as LangChain's cache, goes by it
+                return to_reply(model.invoke(self.messages, config, **kwargs), call_id=call_id)
 
         async def arun() -> Reply:
-            return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
+            with within(self.scope):
+                return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
 
         def stream() -> Generator[AIMessageChunk, None, None]:
-            yield from model.stream(self.messages, config, **kwargs)
+            source = model.stream(self.messages, config, **kwargs)
+            with within(self.scope):
+                first = next(source, None)
+            if first is not None:
+                yield _chunk(first)
+                yield from source
 
         async def astream() -> AsyncGenerator[AIMessageChunk, None]:
-            async for chunk in model.astream(self.messages, config, **kwargs):
-                yield chunk
+            source = model.astream(self.messages, config, **kwargs)
+            with within(self.scope):
+                first = await anext(source, None)
+            if first is not None:
+                yield _chunk(first)
+                async for chunk in source:
+                    yield chunk
 
         def join(chunks: list[AIMessageChunk]) -> Reply:
+            if not chunks:
+                return replace(to_reply(AIMessage(""), call_id=call_id), finish=None)
             whole = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
             return to_reply(whole, call_id=call_id)
 
@@ -371,7 +407,8 @@ class _Caller:
         config = self.config
         metadata = {**(config.get("metadata") or {}), CALL_ID: call_id}
         tags = config.get("tags") or []
-        return {**config, "metadata": metadata, "tags": tags if shown else [*tags, _HIDDEN]}
+        inner = {name: value for name, value in config.items() if name != "run_name"}
+        return {**inner, "metadata": metadata, "tags": tags if shown else [*tags, _HIDDEN]}  # type: ignore[typeddict-item]
 
 
 class _BareCaller(_Caller):
@@ -405,22 +442,34 @@ def _own_cache(cache: Cache | bool | None) -> Cache | None:
     raise ConfigurationError(f"`cache` is {cache!r}; expected True, a `Cache` or None")
 
 
-def _prepared(models: Sequence[Any], *, cached: bool) -> list[Tier]:
-    """Return tiers with the names that prices go by; a door with its own cache calls models that ask no other."""
-    tiers = [model if isinstance(model, Tier) else Tier("", model) for model in models]
-    return [_prepare(tier, cached=cached) for tier in tiers]
+def _prepared(models: Sequence[Any], *, cached: bool, output_version: str | None) -> list[Tier]:
+    """Return tiers with the names that prices go by, over models that take the door's settings.
+
+    A door with a cache setting of its own calls models that ask no other cache.
+    """
+    settings: dict[str, Any] = {"cache": False} if cached else {}
+    if output_version is not None:
+        settings["output_version"] = output_version
+    return [_prepare(model if isinstance(model, Tier) else Tier("", model), settings) for model in models]
 
 
-def _prepare(tier: Tier, *, cached: bool) -> Tier:
+def _prepare(tier: Tier, settings: Mapping[str, Any]) -> Tier:
     model = tier.model
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(f"tier {tier.name or model!r} is not a LangChain chat model")
-    if cached:
-        model = model.model_copy(update={"cache": False})
+    if settings:
+        model = model.model_copy(update=settings)
         model.__dict__.pop("_serialized", None)  # a cached property that a copy would share with its original
     params = model._get_ls_params()
     named = tier.model_name or params.get("ls_model_name") or model._llm_type
     return Tier(tier.name or named, model, tier.provider or params.get("ls_provider", ""), named)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise on settings that nobody would act on; a budget must not be believed in that does not exist."""
+    unknown = [f"`{name}`" for name in given if name not in known and name not in _OF_CHAT_MODELS]
+    if unknown:
+        raise ConfigurationError(f"{', '.join(unknown)}: not a setting of `CostAwareChatModel`")
 
 
 def _bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
@@ -447,12 +496,18 @@ def _message(reply: Reply) -> AIMessage:
 
 def _chunks(reply: Reply) -> Iterator[AIMessageChunk]:
     """Replay a whole answer as a stream of one chunk."""
-    message = _message(reply)
+    yield _chunk(_message(reply))
+
+
+def _chunk(message: AIMessage) -> AIMessageChunk:
+    """Return a whole message as one chunk: models that cannot stream yield such in place of chunks."""
+    if isinstance(message, AIMessageChunk):
+        return message
     calls = [
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
         for index, call in enumerate(message.tool_calls)
     ]
-    yield AIMessageChunk(
+    return AIMessageChunk(
         content=message.content,
         name=message.name,
         additional_kwargs=message.additional_kwargs,

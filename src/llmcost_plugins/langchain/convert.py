@@ -11,23 +11,19 @@ from llmcost_plugins.types import Finish, Hit, Message, Reply, Usage
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "HumanMessageChunk": "user"}
 _VOLATILE_EXTRAS = frozenset({"refusal", "parsed"})
+_RAW_CALLS = frozenset({"tool_calls"})
 _FINISHES: Mapping[str, Finish] = {
-    "stop": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "completed": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "refusal": "content_filter",
-    "safety": "content_filter",
+    **dict.fromkeys(
+        ("stop", "end_turn", "stop_sequence", "completed", "complete", "eos", "eos_token", "finished"), "stop"
+    ),
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens", "max_length"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_use", "function_call", "tool_call"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "refusal", "safety", "guardrail_intervened"), "content_filter"),
 }
+_SAID_BY = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")
 _NO_DETAILS: Mapping[str, Any] = {}
 _ANSWER_FIELDS = ("content", "name", "tool_calls", "invalid_tool_calls", "additional_kwargs", "response_metadata")
+DOOR = "llmcost"  # what a flow door calls itself where LangChain asks for a provider
 BILLED = "llmcost_billed"  # marks answers in `response_metadata` that a flow door has recorded already
 _REPORTS_FINISH = frozenset({"openai", "azure", "anthropic"})
 
@@ -65,12 +61,14 @@ def finish_of(message: BaseMessage, generation_info: Mapping[str, Any] | None = 
     """Return how an answer ended, None for one that broke off.
 
     A model that never says how it ended (local and scripted ones) is taken to have stopped; OpenAI's and Anthropic's
-    always say.
+    always say. A reason that is not known is `other`: such answers are not kept.
     """
     meta = message.response_metadata
-    said = meta.get("finish_reason") or meta.get("stop_reason") or (generation_info or {}).get("finish_reason")
+    said = next((meta[key] for key in _SAID_BY if meta.get(key)), None) or (generation_info or {}).get("finish_reason")
+    if said == "incomplete":
+        said = (meta.get("incomplete_details") or {}).get("reason") or said
     if said:
-        return _FINISHES.get(str(said).lower(), "stop")
+        return _FINISHES.get(str(said).lower(), "other")
     if meta.get("model_provider") in _REPORTS_FINISH:
         return None
     return "tool_calls" if getattr(message, "tool_calls", None) else "stop"
@@ -99,9 +97,9 @@ def to_message(message: BaseMessage) -> Message:
     body: dict[str, Any] = {"role": role, "content": message.content}
     if message.name:
         body["name"] = message.name
-    if extras := _lasting(message.additional_kwargs):
-        body["extras"] = extras
     calls = getattr(message, "tool_calls", None)
+    if extras := _lasting(message.additional_kwargs, calls):
+        body["extras"] = extras
     if calls:
         body["tool_calls"] = [{"name": call["name"], "args": call["args"], "id": call["id"]} for call in calls]
     if message.type == "tool":
@@ -117,7 +115,7 @@ def from_serialised(message: Mapping[str, Any]) -> Message:
     plain: dict[str, Any] = {"role": role, "content": body.get("content")}
     if body.get("name"):
         plain["name"] = body["name"]
-    if extras := _lasting(body.get("additional_kwargs") or {}):
+    if extras := _lasting(body.get("additional_kwargs") or {}, body.get("tool_calls")):
         plain["extras"] = extras
     if body.get("tool_calls"):
         plain["tool_calls"] = [{"name": c["name"], "args": c["args"], "id": c["id"]} for c in body["tool_calls"]]
@@ -130,7 +128,8 @@ def from_serialised(message: Mapping[str, Any]) -> Message:
 def dump_message(message: BaseMessage) -> dict[str, Any]:
     """Return an answer as plain JSON for the cache: everything of it but its ids and its usage, which is kept apart."""
     body = {name: getattr(message, name, None) for name in _ANSWER_FIELDS}
-    body["additional_kwargs"] = {name: _jsonable(value) for name, value in message.additional_kwargs.items()}
+    extras = _lasting(message.additional_kwargs, getattr(message, "tool_calls", None))
+    body["additional_kwargs"] = {name: _jsonable(value) for name, value in extras.items()}
     return body
 
 
@@ -190,8 +189,10 @@ def _first(details: Mapping[str, Any], *names: str) -> Any:
     return next((details[name] for name in names if details.get(name)), 0)
 
 
-def _lasting(extras: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in extras.items() if name not in _VOLATILE_EXTRAS and value is not None}
+def _lasting(extras: Mapping[str, Any], tool_calls: Any = None) -> dict[str, Any]:
+    """Return what of `additional_kwargs` bears on the answer; raw tool calls only say again what `tool_calls` does."""
+    dropped = _VOLATILE_EXTRAS | _RAW_CALLS if tool_calls else _VOLATILE_EXTRAS
+    return {name: value for name, value in extras.items() if name not in dropped and value is not None}
 
 
 def _jsonable(value: Any) -> Any:
@@ -202,7 +203,9 @@ def _with_ids(content: Any, new_ids: Mapping[str, str]) -> Any:
     """Return the content with the ids of its tool-use blocks renamed as those of the tool calls are."""
     if not new_ids or not isinstance(content, list):
         return content
-    return [
-        {**block, "id": new_ids[block["id"]]} if isinstance(block, dict) and block.get("id") in new_ids else block
-        for block in content
-    ]
+    return [_renamed(block, new_ids) if isinstance(block, dict) else block for block in content]
+
+
+def _renamed(block: Mapping[str, Any], new_ids: Mapping[str, str]) -> dict[str, Any]:
+    ids = {key: new_ids[block[key]] for key in ("id", "call_id") if block.get(key) in new_ids}
+    return {**block, **ids}

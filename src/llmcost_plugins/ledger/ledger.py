@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from llmcost_plugins.errors import ConfigurationError, InvalidUsage
@@ -19,6 +20,7 @@ from llmcost_plugins.types import Scope, Usage, new_id
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OTHER = "(other)"
+_FOLDED_AT_ONCE = 512
 
 
 class Ledger:
@@ -43,6 +45,7 @@ class Ledger:
         self.id = new_id()
         self._prices = prices
         self._keep = keep
+        self._kept_at_most = keep + min(keep, _FOLDED_AT_ONCE)
         self._max_keys = max_keys
         self._clock = clock
         self._lock = threading.Lock()
@@ -85,8 +88,8 @@ class Ledger:
                 self._count += 1
                 before = self._calls.get(event.call_id)
                 self._calls[event.call_id] = event if before is None else _corrected(before, event)
-                if len(self._calls) >= 2 * self._keep:
-                    self._fold(self._keep)
+                if len(self._calls) >= self._kept_at_most:
+                    self._fold()
         elif isinstance(event, CacheHit):
             self._record_hit(_Valued(event, self._worth(event)))
         else:
@@ -151,9 +154,11 @@ class Ledger:
     def _record_hit(self, valued: "_Valued") -> None:
         with self._lock:
             self._count += 1
-            self._hits.setdefault(valued.hit.call_id, valued)
-            if len(self._hits) >= 2 * self._keep:
-                self._fold(self._keep)
+            before = self._hits.get(valued.hit.call_id)
+            if before is None or before.hit.attempt < valued.hit.attempt:
+                self._hits[valued.hit.call_id] = valued
+            if len(self._hits) >= self._kept_at_most:
+                self._fold()
 
     def _record_decision(self, event: Event) -> None:
         with self._lock:
@@ -161,16 +166,17 @@ class Ledger:
             self._decisions.append(event)
             if isinstance(event, Escalated):
                 self._given_up.add(event.call_id)
-            if len(self._decisions) >= 2 * self._keep:
-                self._fold(self._keep)
+            if len(self._decisions) >= self._kept_at_most:
+                self._fold()
 
-    def _fold(self, keep: int) -> None:
+    def _fold(self) -> None:
         """Move all but the newest `keep` of each kind into the sums; called with the lock held."""
-        calls = [self._calls.pop(name) for name in list(self._calls)[: -keep or None]]
-        hits = [self._hits.pop(name) for name in list(self._hits)[: -keep or None]]
-        decisions = [self._decisions.popleft() for _ in range(len(self._decisions) - keep)]
+        calls = [self._calls.pop(name) for name in list(islice(self._calls, max(0, len(self._calls) - self._keep)))]
+        hits = [self._hits.pop(name) for name in list(islice(self._hits, max(0, len(self._hits) - self._keep)))]
+        decisions = [self._decisions.popleft() for _ in range(len(self._decisions) - self._keep)]
         _add(self._folded, calls, hits, decisions, self._given_up, max_keys=self._max_keys)
         self._given_up.difference_update(call.call_id for call in calls)
+        self._given_up.difference_update(valued.hit.call_id for valued in hits)
 
     def _copy_of_folded(self) -> dict[Key, Totals]:
         return {key: replace(totals) for key, totals in self._folded.items()}
@@ -204,9 +210,9 @@ def _corrected(before: CallFinished, after: CallFinished) -> CallFinished:
     )
 
 
-def _rank(call: CallFinished) -> tuple[bool, bool, bool]:
+def _rank(call: CallFinished) -> tuple[bool, bool, bool, bool]:
     reported = not call.usage.estimated and call.usage != Usage()
-    return reported, call.status != "abandoned", call.cost is not None
+    return reported, call.status != "abandoned", call.cost is not None, bool(call.tier)
 
 
 def _add(
@@ -230,6 +236,8 @@ def _add(
         sums_of_call = at(call.provider, call.model, call.tier, call.scope)
         sums_of_call.add_call(call, given_up=call.call_id in given_up)
     for hit, saved in hits:
+        if hit.call_id in given_up:
+            continue  # a draft that cost nothing and was not shown
         at(hit.provider, hit.model, "cache", hit.scope).add_hit(hit, saved)
     for event in decisions:
         at("", "", "", event.scope).add_decision(event)

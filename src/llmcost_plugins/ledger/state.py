@@ -56,4 +56,4 @@ def _state(data: Mapping[str, Any]) -> State:
 
 def _sums(row: Mapping[str, Any]) -> tuple[Key, Totals]:
     key = Key(row["provider"], row["model"], row["tier"], Scope(*(row[name] for name in _SCOPE)))
-    return key, Totals(**{name: int(row[name]) for name in _NAMES})
+    return key, Totals(**{name: int(row.get(name, 0)) for name in _NAMES})

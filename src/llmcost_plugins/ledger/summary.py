@@ -108,6 +108,7 @@ class Summary:
             (("failed calls", f"{sums.failed:,} failed, {sums.cut:,} cut, {sums.abandoned:,} abandoned"),
              sums.failed + sums.cut + sums.abandoned),
             (("fallbacks", f"{sums.fallbacks:,}"), sums.fallbacks),
+            (("UNPRICED hits", f"{sums.unpriced_hits:,} (what they saved is not known)"), sums.unpriced_hits),
             (("UNPRICED calls", f"{sums.unpriced:,} (set a price: PriceBook.set)"), sums.unpriced),
             (("estimates", notes), sums.estimated + sums.approximate),
             (("part failures", f"{sums.component_failures:,} (the calls went on)"), sums.component_failures),

@@ -64,7 +64,7 @@ class Totals:
         status, usage = call.status, call.usage
         self.calls += 1
         self.requests += call.attempt == 1
-        self.retries += call.attempt > 1
+        self.retries += _is_retry(call)
         self.fallbacks += call.fallback
         self.answered += status == "ok" and not given_up
         self.failed += status == "error"
@@ -88,7 +88,7 @@ class Totals:
         self.input_cost += cost.input
         self.provider_cache_saved += cost.provider_cache_saving
         self.approximate += cost.source == "approximate"
-        if call.attempt > 1:
+        if _is_retry(call):
             self.retry_cost += cost.total
         if given_up:
             self.escalated_cost += cost.total
@@ -125,6 +125,11 @@ class Totals:
 
 
 _NAMES = tuple(f.name for f in fields(Totals))
+
+
+def _is_retry(call: CallFinished) -> bool:
+    """Tell whether a call repeats one that failed; a router's later call without a failure is an escalation."""
+    return call.attempt > 1 and (call.fallback or not call.tier)
 
 
 def total(parts: Iterable[Totals]) -> Totals:

@@ -9,7 +9,7 @@ from llmcost_plugins.pricing import PriceBook
 
 _process = Ledger()
 subscribe(_process.record)
-_watchers: list[Callable[[], AbstractContextManager[object]]] = []
+_watchers: list[Callable[[PriceBook | None], AbstractContextManager[object]]] = []
 
 
 def process_ledger() -> Ledger:
@@ -27,10 +27,10 @@ def track(*, prices: PriceBook | None = None) -> Iterator[Ledger]:
     with ExitStack() as stack:
         stack.enter_context(listening(ledger.record))
         for watcher in _watchers:
-            stack.enter_context(watcher())
+            stack.enter_context(watcher(prices))
         yield ledger
 
 
-def watch_with(watcher: Callable[[], AbstractContextManager[object]]) -> None:
-    """Have every later `track` block enter `watcher()`; a framework's door attaches its handler this way."""
+def watch_with(watcher: Callable[[PriceBook | None], AbstractContextManager[object]]) -> None:
+    """Have every later `track` block enter `watcher(prices)`; a framework's door attaches its handler this way."""
     _watchers.append(watcher)

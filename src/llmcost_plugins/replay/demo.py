@@ -73,9 +73,9 @@ class Run:
 
     @property
     def quality(self) -> float | None:
-        """Share of requests with a right answer, None where the traffic does not say."""
-        judged = [outcome.right for outcome in self.outcomes if outcome.right is not None]
-        return sum(judged) / len(judged) if judged else None
+        """Share of requests with a right answer, None where the traffic does not say of each."""
+        judged = [outcome.right for outcome in self.outcomes]
+        return None if None in judged else sum(map(bool, judged)) / len(judged)
 
     @property
     def billed_is_served(self) -> bool | None:
@@ -107,16 +107,22 @@ class Demo:
     layered: Run
 
     @property
-    def saved(self) -> float:
-        """Share of the plain run's cost that the layers took off it, by the two bills themselves."""
+    def unpriced(self) -> int:
+        """How many calls have no known price."""
+        return self.plain.summary.totals.unpriced + self.layered.summary.totals.unpriced
+
+    @property
+    def saved(self) -> float | None:
+        """Share of the plain run's cost that the layers took off it, by the two bills; None where one is not known."""
         before = self.plain.summary.totals.cost
-        return 1 - self.layered.summary.totals.cost / before if before else 0.0
+        return None if self.unpriced or not before else 1 - self.layered.summary.totals.cost / before
 
 
 def estimate(traffic: Traffic, endpoint: Endpoint, prices: PriceBook | None = None) -> int | None:
-    """Return the most that a demo should cost in pico-USD, None for a model without a known price.
+    """Return about what a demo costs in pico-USD, None for a model without a known price.
 
-    Both passes at the strong model's price; answers that the traffic does not hold count as 200 tokens.
+    Both passes at the strong model's price, with answers as long as in the traffic; those that it does not hold count
+    as 200 tokens. A model that writes more, or thinks, costs more.
     """
     total = 0
     for row in traffic.rows:
@@ -161,6 +167,7 @@ class _Desk:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self.row = Row("", 0.0, ())
+        self._started = time.time()
 
     def answer(self, model: str, messages: Sequence[Any]) -> str:
         strong = model == self._endpoint.strong
@@ -168,7 +175,7 @@ class _Desk:
         return _made_up(model, self.row.question) if known is None else known
 
     def clock(self) -> float:
-        return self.row.at
+        return self._started + self.row.at
 
 
 @contextmanager

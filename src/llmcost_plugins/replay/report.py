@@ -41,20 +41,31 @@ def headline(demo: Demo) -> str:
     """Return the result in one sentence."""
     before, after = demo.plain.summary.totals, demo.layered.summary.totals
     requests = len(demo.traffic.rows)
-    text = f"{money(before.cost)} became {money(after.cost)}: {percent(demo.saved)} saved on {requests:,} requests"
+    text = f"{money(before.cost)} became {money(after.cost)}: {_saved(demo)} on {requests:,} requests"
     wrong = len(demo.layered.wrong_hits)
     quality = demo.layered.quality
     text += f", {wrong} wrong hits" if demo.traffic.labelled else ""
     return text + (f", {percent(quality)} answered right" if quality is not None else "") + "."
 
 
+def _saved(demo: Demo) -> str:
+    if demo.saved is not None:
+        return f"{percent(demo.saved)} saved"
+    return f"saving not known ({demo.unpriced:,} calls without a known price)"
+
+
 def write_report(demo: Demo, path: Path) -> None:
     """Write the HTML page at once or not at all."""
     page = html_report(demo)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".html", delete=False) as part:
-        part.write(page)
-    Path(part.name).chmod(0o644)
-    Path(part.name).replace(path)
+        written = Path(part.name)
+        try:
+            part.write(page)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
+    written.chmod(0o644)
+    written.replace(path)
 
 
 def check_writable(path: Path) -> None:
@@ -77,7 +88,7 @@ def html_report(demo: Demo) -> str:
     source = "a real endpoint" if demo.endpoint.real else "a simulated provider on this machine"
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>llmcost demo</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
-<h1>What the same traffic costs</h1><p class="big">{percent(demo.saved)} saved</p><p>{html.escape(headline(demo))}</p>
+<h1>What the same traffic costs</h1><p class="big">{_saved(demo)}</p><p>{html.escape(headline(demo))}</p>
 <p>Traffic: {html.escape(demo.traffic.name)}, sent twice over HTTP by <code>ChatOpenAI</code> to {source}.
 Strong model {html.escape(demo.endpoint.strong)}, weak model {html.escape(demo.endpoint.weak)}; prices of the day.</p>
 <table><tr><th></th><th>plain</th><th>with layers</th></tr>{rows}</table>

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 from llmcost_plugins.errors import ConfigurationError, NoTierAnswered
 from llmcost_plugins.events import ComponentFailed, Escalated, FellBack, Routed, Sink, emit
-from llmcost_plugins.plan import Plan, Step
+from llmcost_plugins.plan import Cut, Plan, Step
 from llmcost_plugins.routing.rules import Choice, difficulty, shortcoming
 from llmcost_plugins.types import Reply, Request, Tier
 
@@ -27,7 +29,8 @@ class Router:
 
     Args:
         tiers: The models to choose from; one is a router that never has a choice.
-        rule: Judges how hard a request is; `difficulty`'s rules by default.
+        rule: Judges how hard a request is; `difficulty`'s rules by default. An object needs an `id` that names what it
+            decides by, for cached answers to be found again.
         threshold: Requests at least this hard go to the strongest tier at once.
         escalate: Judge the answers of weaker tiers and ask the next stronger one where they fall short. Such answers
             are held back until judged, so they reach a streaming reader at once instead of word by word.
@@ -43,14 +46,9 @@ class Router:
         escalate: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not tiers:
-            raise ConfigurationError("`tiers` is empty; pass at least one model")
-        names = [tier.name for tier in tiers]
-        if len(set(names)) < len(names):
-            raise ConfigurationError(f"`tiers` have the names {names}; give each `Tier` a name of its own")
         if not 0 <= threshold <= 1:
             raise ConfigurationError(f"`threshold` is {threshold!r}; expected 0 to 1")
-        self.tiers = tuple(tiers)
+        self.tiers = _checked(tiers)
         self._rule = rule
         self._threshold = threshold
         self._escalate = escalate
@@ -61,7 +59,9 @@ class Router:
 
     def with_tiers(self, tiers: Sequence[Tier]) -> "Router":
         """Return a router with the same settings over other tiers, as doors need it that fill tiers in."""
-        return Router(tiers, rule=self._rule, threshold=self._threshold, escalate=self._escalate, clock=self._clock)
+        router = copy(self)
+        router.tiers = _checked(tiers)
+        return router
 
     @property
     def strongest(self) -> Tier:
@@ -70,8 +70,8 @@ class Router:
 
     def describe(self) -> list[Any]:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
-        name = getattr(self._rule, "__qualname__", "<")
-        lasting = "<" not in name  # not a lambda, a closure or an object
+        name = str(getattr(self._rule, "id", None) or getattr(self._rule, "__qualname__", "<"))
+        lasting = "<" not in name  # not a lambda, a closure or an object without an `id`
         rule = f"{self._rule.__module__}.{name}" if lasting else repr(self._rule)
         return [[tier.name for tier in self.tiers], rule, self._threshold, self._escalate]
 
@@ -101,10 +101,13 @@ class Router:
             held = self._escalate and not errors and tier is not self.strongest
             try:
                 reply = yield from paid(tier, shown=not held)
+            except Cut:
+                self._tell(escalations, sink)
+                raise
             except Exception as error:
                 stronger = following is not None and following in self.tiers[first:]
                 if draft is not None and not (stronger and retryable(error)):
-                    return draft
+                    return replace(draft, degraded=True)
                 if not retryable(error):
                     raise
                 errors.append(error)
@@ -112,9 +115,9 @@ class Router:
                 continue
             fault = shortcoming(request, reply) if held else None
             if fault is None:
-                for escalation in escalations:
-                    emit(escalation, sink)
-                return reply
+                self._tell(escalations, sink)
+                weaker = bool(errors) and tier in self.tiers[:first]
+                return replace(reply, degraded=True) if weaker else reply
             draft = reply
             escalations.append(self._escalation(request, tier, following, fault, reply))
         raise errors[0] if len(errors) == 1 else NoTierAnswered("every tier failed", errors)
@@ -125,6 +128,10 @@ class Router:
         if to is not None:
             text = f"{type(error).__name__}: {error}"
             emit(FellBack(time=self._clock(), tier=tier.name, to=to.name, error=text, scope=request.scope), sink)
+
+    def _tell(self, escalations: Sequence[Escalated], sink: Sink | None) -> None:
+        for escalation in escalations:
+            emit(escalation, sink)
 
     def _escalation(self, request: Request, tier: Tier, to: Tier | None, fault: str, draft: Reply) -> Escalated:
         """Return what is told once a stronger tier has answered; until then the draft may still be given."""
@@ -144,3 +151,12 @@ class Router:
             text = f"{type(error).__name__}: {error}"
             emit(ComponentFailed(time=self._clock(), component="router", error=text, scope=request.scope), sink)
             return len(self.tiers) - 1, "the rule failed"
+
+
+def _checked(tiers: Sequence[Tier]) -> tuple[Tier, ...]:
+    if not tiers:
+        raise ConfigurationError("`tiers` is empty; pass at least one model")
+    names = [tier.name for tier in tiers]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"`tiers` have the names {names}; give each `Tier` a name of its own")
+    return tuple(tiers)

@@ -11,20 +11,21 @@ class Memory:
     """Keeps everything in this process, and nothing beyond it.
 
     Args:
-        max_entries: How many answers are kept; the one unused for longest goes first.
+        max_entries: How many answers of a namespace are kept; the one unused for longest goes first.
     """
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
         if max_entries < 1:
             raise ConfigurationError(f"`max_entries` is {max_entries!r}; expected at least 1")
-        self._entries = MemoryEntries(max_entries)
+        self._max_entries = max_entries
+        self._entries: dict[str, MemoryEntries] = {}
 
     def __repr__(self) -> str:
-        return f"Memory(entries={len(self._entries)})"
+        return f"Memory(entries={sum(map(len, self._entries.values()))})"
 
-    def entries(self) -> "MemoryEntries":
-        """Return where a cache keeps its answers."""
-        return self._entries
+    def entries(self, namespace: str = "") -> "MemoryEntries":
+        """Return where the caches of a namespace keep their answers."""
+        return self._entries.setdefault(namespace, MemoryEntries(self._max_entries))
 
 
 class MemoryEntries:
