@@ -245,3 +245,10 @@ def test_where_a_page_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path / "missing" / "r.html", tmp_path):
         with pytest.raises(ConfigurationError, match="--report"):
             check_writable(path)
+
+
+def test_a_saving_is_not_claimed_where_a_price_is_not_known() -> None:
+    demo = run_demo(traffic_of(row("What is tea?", 1)), endpoint=Endpoint(weak="our-own-model"), latency=0)
+    assert demo.saved is None
+    assert "saving not known" in headline(demo)
+    assert "% saved" not in html_report(demo)
