@@ -143,14 +143,17 @@ def emit(event: Event, sink: Sink | None = None) -> None:
     A receiver that raises breaks the rule for sinks: it is logged, and costs neither the call nor other receivers.
     """
     for receiver in _subscribed if sink is None else (sink,):
-        _deliver(event, receiver)
+        try:
+            receiver(event)
+        except Exception:  # noqa: BLE001 - where events themselves fail, the log is what is left
+            _log_failure(event)
     for listener in _listening.get():
         if listener != sink and (sink is not None or listener not in _subscribed):
-            _deliver(event, listener)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - see above
+                _log_failure(event)
 
 
-def _deliver(event: Event, receiver: Sink) -> None:
-    try:
-        receiver(event)
-    except Exception:  # noqa: BLE001 - where events themselves fail, the log is what is left
-        _log.exception("a sink failed on %s", type(event).__name__)
+def _log_failure(event: Event) -> None:
+    _log.exception("a sink failed on %s", type(event).__name__)

@@ -40,7 +40,8 @@ def within(scope_: Scope) -> Iterator[None]:
 
 def current_scope(metadata: Mapping[str, Any] | None = None) -> Scope:
     """Return the scope in force, with `tenant`, `user`, `feature` and `user_tier` of `metadata` laid over it."""
-    return overlaid(_current.get(), metadata)
+    scope_ = _current.get()
+    return overlaid(scope_, metadata) if metadata else scope_
 
 
 def overlaid(scope_: Scope, metadata: Mapping[str, Any] | None) -> Scope:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -121,7 +122,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         if parent_run_id is not None:
             self._mark_wrappers(parent_run_id)
         if len(self._open) > self._max_open:
-            self._sweep(list(self._open)[: len(self._open) - self._max_open])
+            self._sweep(_oldest(self._open, self._max_open))
         elif started > self._sweep_due:
             self.sweep()
 
@@ -210,7 +211,7 @@ class CostCallbackHandler(BaseCallbackHandler):
                 self._swept[run_id] = run
                 self._bill(run, _estimated(run, ""), "abandoned")
         for known in (self._swept, self._failures, self._inside):
-            for run_id in list(known)[: max(0, len(known) - self._max_open)]:
+            for run_id in _oldest(known, self._max_open):
                 known.pop(run_id, None)
         return len(late)
 
@@ -303,6 +304,11 @@ class CostCallbackHandler(BaseCallbackHandler):
             fallback=run.fallback,
         )
         emit(call, self._sink)
+
+
+def _oldest(known: Mapping[UUID, object], keep: int) -> list[UUID]:
+    """Return the first keys of a dict that are too many."""
+    return list(islice(known, max(0, len(known) - keep)))
 
 
 def _attempt(tags: Sequence[str]) -> int | None:
