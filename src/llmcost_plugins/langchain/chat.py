@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,40 +13,35 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.exceptions import ModelError
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
-from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel, PrivateAttr
+from pydantic import PrivateAttr
 from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, serve
-from llmcost_plugins.langchain.callbacks import CALL_ID, CostCallbackHandler
-from llmcost_plugins.langchain.convert import BILLED, DOOR, load_message, to_message, to_reply
+from llmcost_plugins.langchain.callbacks import CostCallbackHandler
+from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound, prepared
+from llmcost_plugins.langchain.convert import BILLED, DOOR, to_message
 from llmcost_plugins.ledger import Ledger
-from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
+from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook, default_prices
 from llmcost_plugins.routing import Router
-from llmcost_plugins.scope import current_scope, overlaid, within
+from llmcost_plugins.scope import current_scope, overlaid
 from llmcost_plugins.tokens import count_messages, count_text
-from llmcost_plugins.types import Reply, Request, Scope, Tier, Usage
+from llmcost_plugins.types import Reply, Request, Scope, Tier
 
 # what code that builds any chat model may pass; the tiers have their own
 _OF_CHAT_MODELS = frozenset(
     {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming", "model_name", "base_url"}
 )
-_BINDING = ("tool_choice", "strict", "parallel_tool_calls")
-_RETRYABLE = (TimeoutError, ConnectionError)
-_HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
-_TRACED_FORMAT = "ls_structured_output_format"  # for traces; the schema itself stands in `tools` or `response_format`
 _NAME = "CostAwareChatModel"
 
 
@@ -95,8 +90,8 @@ class CostAwareChatModel(BaseChatModel):
             )
         super().__init__(cache=False, **kwargs)
         models = tiers if tiers is not None else [model] if model is not None else router.tiers if router else ()
-        prepared = _prepared(models, cached=cache is not None, output_version=kwargs.get("output_version"))
-        self._router = Router(prepared) if router is None else router.with_tiers(prepared)
+        ready = prepared(models, cached=cache is not None, output_version=kwargs.get("output_version"))
+        self._router = Router(ready) if router is None else router.with_tiers(ready)
         self._cost_cache = _own_cache(cache)
         self._ledger = ledger
         sink = ledger.record if ledger is not None else None
@@ -206,7 +201,7 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(drive(self._plan(_BareCaller(messages, _config_of(run_manager), stop, kwargs))))
+        return _result(drive(self._plan(BareCaller(messages, _config_of(run_manager), stop, kwargs))))
 
     @override
     async def _agenerate(
@@ -216,7 +211,7 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await adrive(self._plan(_BareCaller(messages, _config_of(run_manager), stop, kwargs))))
+        return _result(await adrive(self._plan(BareCaller(messages, _config_of(run_manager), stop, kwargs))))
 
     @override
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -240,7 +235,7 @@ class CostAwareChatModel(BaseChatModel):
         messages = tuple(to_message(message) for message in self._convert_input(given).to_messages())
         scope = current_scope({**(self.metadata or {}), **((config or {}).get("metadata") or {})})
         tier = self._router.tiers[self._router.choose(Request(messages, scope=scope))[0]]
-        model, kwargs = _bound(tier.model, kwargs)
+        model, kwargs = bound(tier.model, kwargs)
         handler = CostCallbackHandler(ledger=self._ledger, prices=self._account.prices)
         return model, merge_configs(config, {"callbacks": [handler]}), kwargs
 
@@ -267,7 +262,7 @@ class CostAwareChatModel(BaseChatModel):
                 run.shown.append(chunk)
                 yield chunk
 
-    def _plan(self, caller: "_Caller", scope: Scope | None = None) -> Plan[Reply]:
+    def _plan(self, caller: Caller, scope: Scope | None = None) -> Plan[Reply]:
         metadata = {**(self.metadata or {}), **(caller.config.get("metadata") or {})}
         caller.scope = overlaid(scope or current_scope(), metadata)
         request = Request(
@@ -291,7 +286,7 @@ class CostAwareChatModel(BaseChatModel):
         messages = self._convert_input(given).to_messages()
         manager = CallbackManager.configure(*self._callback_settings(config))
         chain = manager.on_chain_start({}, {"messages": messages}, **_naming(config))
-        run = _Run(_Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
         try:
             yield run
         except BaseException as error:
@@ -307,7 +302,7 @@ class CostAwareChatModel(BaseChatModel):
         messages = self._convert_input(given).to_messages()
         manager = AsyncCallbackManager.configure(*self._callback_settings(config))
         chain = await manager.on_chain_start({}, {"messages": messages}, **_naming(config))
-        run = _Run(_Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
         try:
             yield run
         except BaseException as error:
@@ -324,7 +319,7 @@ class CostAwareChatModel(BaseChatModel):
 class _Run:
     """One chain run: how its tiers are called, and what its reader was shown."""
 
-    caller: "_Caller"
+    caller: Caller
     shown: list[AIMessage] = field(default_factory=list)
 
     def output(self) -> AIMessage | None:
@@ -332,100 +327,6 @@ class _Run:
         if chunks:
             return add_ai_message_chunks(chunks[0], *chunks[1:])
         return self.shown[0] if self.shown else None
-
-
-class _Caller:
-    """Calls one tier's LangChain model as a child of the router's run."""
-
-    def __init__(
-        self, messages: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> None:
-        self.messages = messages
-        self.config = config
-        self.scope = Scope()
-        self._stop = stop
-        self._kwargs = kwargs
-
-    def params(self) -> dict[str, Any]:
-        """Return what else the answer depends on, in plain JSON where it has such a form."""
-        params = {name: _plain(value) for name, value in self._kwargs.items() if name != _TRACED_FORMAT}
-        return {**params, "stop": self._stop} if self._stop else params
-
-    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
-        """Return the step that calls the tier; a call that is not shown is hidden from LangGraph's streams too."""
-        model, kwargs = _bound(tier.model, {**self._kwargs, "stop": self._stop})
-        config = self._config(call_id, shown)
-
-        def run() -> Reply:
-            with within(self.scope):  # what the model asks on its own account, such as LangChain's cache, goes by it
-                return to_reply(model.invoke(self.messages, config, **kwargs), call_id=call_id)
-
-        async def arun() -> Reply:
-            with within(self.scope):
-                return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
-
-        def stream() -> Generator[AIMessageChunk, None, None]:
-            source = model.stream(self.messages, config, **kwargs)
-            with within(self.scope):
-                first = next(source, None)
-            if first is not None:
-                yield _chunk(first)
-                yield from source
-
-        async def astream() -> AsyncGenerator[AIMessageChunk, None]:
-            source = model.astream(self.messages, config, **kwargs)
-            with within(self.scope):
-                first = await anext(source, None)
-            if first is not None:
-                yield _chunk(first)
-                async for chunk in source:
-                    yield chunk
-
-        def join(chunks: list[AIMessageChunk]) -> Reply:
-            if not chunks:
-                return replace(to_reply(AIMessage(""), call_id=call_id), finish=None)
-            whole = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
-            return to_reply(whole, call_id=call_id)
-
-        return Ask(run, arun, stream, astream, join) if shown else Ask(run, arun)
-
-    def read(self, reply: Reply) -> AIMessage:
-        """Return a stored answer as a new message."""
-        return load_message(reply.body, reply)
-
-    def retryable(self, error: Exception) -> bool:
-        """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors."""
-        return error.is_retryable if isinstance(error, ModelError) else isinstance(error, _RETRYABLE)
-
-    def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
-        """Count the prompt, and the answer as far as it came."""
-        read = count_messages([to_message(message) for message in self.messages], tier.model_name).tokens
-        written = count_text(reply.text, tier.model_name).tokens if reply is not None else 0
-        return Usage(read, written, estimated=True)
-
-    def _config(self, call_id: str, shown: bool) -> RunnableConfig:
-        config = self.config
-        metadata = {**(config.get("metadata") or {}), CALL_ID: call_id}
-        tags = config.get("tags") or []
-        inner = {name: value for name, value in config.items() if name != "run_name"}
-        return {**inner, "metadata": metadata, "tags": tags if shown else [*tags, _HIDDEN]}  # type: ignore[typeddict-item]
-
-
-class _BareCaller(_Caller):
-    """Calls one tier's LangChain model inside a run that LangChain has opened for the router itself."""
-
-    @override
-    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
-        model, kwargs = _bound(tier.model, self._kwargs)
-
-        def run() -> Reply:
-            return to_reply(_only(model._generate(self.messages, stop=self._stop, **kwargs)), call_id=call_id)
-
-        async def arun() -> Reply:
-            result = await model._agenerate(self.messages, stop=self._stop, **kwargs)
-            return to_reply(_only(result), call_id=call_id)
-
-        return Ask(run, arun)
 
 
 def _config_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> RunnableConfig:
@@ -442,47 +343,11 @@ def _own_cache(cache: Cache | bool | None) -> Cache | None:
     raise ConfigurationError(f"`cache` is {cache!r}; expected True, a `Cache` or None")
 
 
-def _prepared(models: Sequence[Any], *, cached: bool, output_version: str | None) -> list[Tier]:
-    """Return tiers with the names that prices go by, over models that take the door's settings.
-
-    A door with a cache setting of its own calls models that ask no other cache.
-    """
-    settings: dict[str, Any] = {"cache": False} if cached else {}
-    if output_version is not None:
-        settings["output_version"] = output_version
-    return [_prepare(model if isinstance(model, Tier) else Tier("", model), settings) for model in models]
-
-
-def _prepare(tier: Tier, settings: Mapping[str, Any]) -> Tier:
-    model = tier.model
-    if not isinstance(model, BaseChatModel):
-        raise ConfigurationError(f"tier {tier.name or model!r} is not a LangChain chat model")
-    if settings:
-        model = model.model_copy(update=settings)
-        model.__dict__.pop("_serialized", None)  # a cached property that a copy would share with its original
-    params = model._get_ls_params()
-    named = tier.model_name or params.get("ls_model_name") or model._llm_type
-    return Tier(tier.name or named, model, tier.provider or params.get("ls_provider", ""), named)
-
-
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise on settings that nobody would act on; a budget must not be believed in that does not exist."""
     unknown = [f"`{name}`" for name in given if name not in known and name not in _OF_CHAT_MODELS]
     if unknown:
         raise ConfigurationError(f"{', '.join(unknown)}: not a setting of `CostAwareChatModel`")
-
-
-def _bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
-    """Put bound tools into the form of the model that was chosen."""
-    if "tools" not in kwargs:
-        return model, dict(kwargs)
-    binding: Any = model.bind_tools(kwargs["tools"], **{name: kwargs[name] for name in _BINDING if name in kwargs})
-    rest = {name: value for name, value in kwargs.items() if name not in ("tools", *_BINDING)}
-    return binding.bound, {**binding.kwargs, **rest}
-
-
-def _plain(value: Any) -> Any:
-    return value.model_json_schema() if isinstance(value, type) and issubclass(value, BaseModel) else value
 
 
 def _naming(config: RunnableConfig) -> dict[str, Any]:
@@ -496,38 +361,7 @@ def _message(reply: Reply) -> AIMessage:
 
 def _chunks(reply: Reply) -> Iterator[AIMessageChunk]:
     """Replay a whole answer as a stream of one chunk."""
-    yield _chunk(_message(reply))
-
-
-def _chunk(message: AIMessage) -> AIMessageChunk:
-    """Return a whole message as one chunk: models that cannot stream yield such in place of chunks."""
-    if isinstance(message, AIMessageChunk):
-        return message
-    calls = [
-        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(message.tool_calls)
-    ]
-    return AIMessageChunk(
-        content=message.content,
-        name=message.name,
-        additional_kwargs=message.additional_kwargs,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        tool_call_chunks=calls,
-        id=message.id,
-        chunk_position="last",
-    )
-
-
-def _only(result: ChatResult) -> BaseMessage:
-    generation = result.generations[0]
-    message = generation.message
-    message.response_metadata = {
-        **(result.llm_output or {}),
-        **(generation.generation_info or {}),
-        **message.response_metadata,
-    }
-    return message
+    yield as_chunk(_message(reply))
 
 
 def _result(reply: Reply) -> ChatResult:

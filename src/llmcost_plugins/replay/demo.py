@@ -266,7 +266,7 @@ def _right(row: Row, text: str) -> bool | None:
 
 
 def _made_up(model: str, question: str) -> str:
-    """Return an answer of ordinary length that depends on model and question alone."""
+    """Return an answer of ordinary length that depends on model and question alone, and quotes neither."""
     digest = hashlib.sha256(f"{model}\0{question}".encode()).hexdigest()
     words = [digest[at : at + 5] for at in range(_ANSWER_WORDS)]
-    return f"{model} on {question!r}: {' '.join(words)}."
+    return f"{' '.join(words)}."

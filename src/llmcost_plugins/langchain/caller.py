@@ -1,0 +1,190 @@
+"""How a flow calls LangChain's chat models, and what it makes of them as tiers."""
+
+import json
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.exceptions import ModelError
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatResult
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel
+from typing_extensions import override
+
+from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.langchain.callbacks import CALL_ID
+from llmcost_plugins.langchain.convert import load_message, to_message, to_reply
+from llmcost_plugins.plan import Ask
+from llmcost_plugins.scope import within
+from llmcost_plugins.tokens import count_messages, count_text
+from llmcost_plugins.types import Reply, Scope, Tier, Usage
+
+_BINDING = ("tool_choice", "strict", "parallel_tool_calls")
+_RETRYABLE = (TimeoutError, ConnectionError)
+_HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
+_TRACED_FORMAT = "ls_structured_output_format"  # for traces; the schema itself stands in `tools` or `response_format`
+
+
+class Caller:
+    """Calls one tier's LangChain model as a child of the router's run."""
+
+    def __init__(
+        self, messages: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> None:
+        self.messages = messages
+        self.config = config
+        self.scope = Scope()
+        self._stop = stop
+        self._kwargs = kwargs
+
+    def params(self) -> dict[str, Any]:
+        """Return what else the answer depends on, in plain JSON where it has such a form."""
+        params = {name: _plain(value) for name, value in self._kwargs.items() if name != _TRACED_FORMAT}
+        return {**params, "stop": self._stop} if self._stop else params
+
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
+        """Return the step that calls the tier; a call that is not shown is hidden from LangGraph's streams too."""
+        model, kwargs = bound(tier.model, {**self._kwargs, "stop": self._stop})
+        config = self._config(call_id, shown)
+
+        def run() -> Reply:
+            with within(self.scope):  # what the model asks on its own account, such as LangChain's cache, goes by it
+                return to_reply(model.invoke(self.messages, config, **kwargs), call_id=call_id)
+
+        async def arun() -> Reply:
+            with within(self.scope):
+                return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
+
+        def stream() -> Generator[AIMessageChunk, None, None]:
+            source = model.stream(self.messages, config, **kwargs)
+            with within(self.scope):
+                first = next(source, None)
+            if first is not None:
+                yield as_chunk(first)
+                yield from source
+
+        async def astream() -> AsyncGenerator[AIMessageChunk, None]:
+            source = model.astream(self.messages, config, **kwargs)
+            with within(self.scope):
+                first = await anext(source, None)
+            if first is not None:
+                yield as_chunk(first)
+                async for chunk in source:
+                    yield chunk
+
+        def join(chunks: list[AIMessageChunk]) -> Reply:
+            if not chunks:
+                return replace(to_reply(AIMessage(""), call_id=call_id), finish=None)
+            whole = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
+            return to_reply(whole, call_id=call_id)
+
+        return Ask(run, arun, stream, astream, join) if shown else Ask(run, arun)
+
+    def read(self, reply: Reply) -> AIMessage:
+        """Return a stored answer as a new message."""
+        return load_message(reply.body, reply)
+
+    def retryable(self, error: Exception) -> bool:
+        """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors."""
+        return error.is_retryable if isinstance(error, ModelError) else isinstance(error, _RETRYABLE)
+
+    def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
+        """Count the prompt, and the answer as far as it came."""
+        read = count_messages([to_message(message) for message in self.messages], tier.model_name).tokens
+        written = count_text(reply.text, tier.model_name).tokens if reply is not None else 0
+        return Usage(read, written, estimated=True)
+
+    def _config(self, call_id: str, shown: bool) -> RunnableConfig:
+        config = self.config
+        metadata = {**(config.get("metadata") or {}), CALL_ID: call_id}
+        tags = config.get("tags") or []
+        inner = {name: value for name, value in config.items() if name != "run_name"}
+        return {**inner, "metadata": metadata, "tags": tags if shown else [*tags, _HIDDEN]}  # type: ignore[typeddict-item]
+
+
+class BareCaller(Caller):
+    """Calls one tier's LangChain model inside a run that LangChain has opened for the router itself."""
+
+    @override
+    def ask(self, tier: Tier, call_id: str, *, shown: bool) -> Ask[AIMessageChunk, Reply]:
+        model, kwargs = bound(tier.model, self._kwargs)
+
+        def run() -> Reply:
+            return to_reply(_only(model._generate(self.messages, stop=self._stop, **kwargs)), call_id=call_id)
+
+        async def arun() -> Reply:
+            result = await model._agenerate(self.messages, stop=self._stop, **kwargs)
+            return to_reply(_only(result), call_id=call_id)
+
+        return Ask(run, arun)
+
+
+def prepared(models: Sequence[Any], *, cached: bool, output_version: str | None) -> list[Tier]:
+    """Return tiers with the names that prices go by, over models that take the door's settings.
+
+    A door with a cache setting of its own calls models that ask no other cache.
+    """
+    settings: dict[str, Any] = {"cache": False} if cached else {}
+    if output_version is not None:
+        settings["output_version"] = output_version
+    return [_prepare(model if isinstance(model, Tier) else Tier("", model), settings) for model in models]
+
+
+def _prepare(tier: Tier, settings: Mapping[str, Any]) -> Tier:
+    model = tier.model
+    if not isinstance(model, BaseChatModel):
+        raise ConfigurationError(f"tier {tier.name or model!r} is not a LangChain chat model")
+    if settings:
+        model = model.model_copy(update=settings)
+        model.__dict__.pop("_serialized", None)  # a cached property that a copy would share with its original
+    params = model._get_ls_params()
+    named = tier.model_name or params.get("ls_model_name") or model._llm_type
+    return Tier(tier.name or named, model, tier.provider or params.get("ls_provider", ""), named)
+
+
+def bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+    """Put bound tools into the form of the model that was chosen."""
+    if "tools" not in kwargs:
+        return model, dict(kwargs)
+    binding: Any = model.bind_tools(kwargs["tools"], **{name: kwargs[name] for name in _BINDING if name in kwargs})
+    rest = {name: value for name, value in kwargs.items() if name not in ("tools", *_BINDING)}
+    return binding.bound, {**binding.kwargs, **rest}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_json_schema() if isinstance(value, type) and issubclass(value, BaseModel) else value
+
+
+def as_chunk(message: AIMessage) -> AIMessageChunk:
+    """Return a whole message as one chunk: models that cannot stream yield such in place of chunks."""
+    if isinstance(message, AIMessageChunk):
+        return message
+    calls = [
+        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
+        for index, call in enumerate(message.tool_calls)
+    ]
+    return AIMessageChunk(
+        content=message.content,
+        name=message.name,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=calls,
+        id=message.id,
+        chunk_position="last",
+    )
+
+
+def _only(result: ChatResult) -> BaseMessage:
+    generation = result.generations[0]
+    message = generation.message
+    message.response_metadata = {
+        **(result.llm_output or {}),
+        **(generation.generation_info or {}),
+        **message.response_metadata,
+    }
+    return message
