@@ -69,12 +69,13 @@ class _Payer:
         except BaseException as error:
             self._settle(call, None, "abandoned", error)
             raise
-        named = replace(reply, provider=tier.provider or reply.provider, model=reply.model or tier.model_name)
+        provider, model = tier.provider or reply.provider, reply.model or tier.model_name
         if reply.hit is not None:
-            self._record_hit(call, named, reply.hit)
-            return replace(named, call_id=reply.hit.id)
-        usage = self._settle(call, named, "cut" if reply.finish is None else "ok")
-        return replace(named, call_id=call.id, usage=usage)
+            found = replace(reply, provider=provider, model=model, call_id=reply.hit.id)
+            self._record_hit(call, found, reply.hit)
+            return found
+        usage = self._settle(call, reply, "cut" if reply.finish is None else "ok")
+        return replace(reply, provider=provider, model=model, call_id=call.id, usage=usage)
 
     def _record_hit(self, call: "_Call", reply: Reply, hit: Hit) -> None:
         """Record a hit of a cache that the tier's own model asked."""
