@@ -9,13 +9,13 @@ DATA ?= $(wildcard ../shared/data)
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
 .venv/demo-ready: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	@touch $@
 
 .venv/test-ready: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet "pip>=25.1"  # knows dependency groups
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test --group lint
 	@touch $@ .venv/demo-ready
 
