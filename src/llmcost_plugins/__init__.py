@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmcost_plugins.ledger import Ledger
     from llmcost_plugins.pricing import PriceBook
     from llmcost_plugins.routing import Router
-    from llmcost_plugins.stores import Memory
+    from llmcost_plugins.stores import Memory, SQLite
     from llmcost_plugins.types import Tier
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ _HOMES = {
     "Memory": "stores",
     "PriceBook": "pricing",
     "Router": "routing",
+    "SQLite": "stores",
     "Tier": "types",
     "track": "langchain",
 }
@@ -35,6 +36,7 @@ __all__ = [
     "Memory",
     "PriceBook",
     "Router",
+    "SQLite",
     "Tier",
     "scope",
     "track",

@@ -7,6 +7,7 @@ LLMCostError
 ├── RequestFailed                       a request of a replay failed; the text says which, its cause is chained
 ├── InvalidUsage (ValueError)           token counts that cannot be true
 ├── TrafficError (ValueError)           a broken line of a traffic or log file, with file, line and what was expected
+├── CorruptStore                        a store's file was damaged and set aside; the next use begins a new one
 ├── CorruptEntry (ValueError)           a stored answer that fails its checksum or format; the cache counts it as a miss
 └── NoTierAnswered (ExceptionGroup)     every tier failed; holds each tier's own error
 ```
@@ -55,6 +56,10 @@ class TrafficError(LLMCostError, ValueError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int, str]]:
         return type(self), (self.path, self.line, self.expected)
+
+
+class CorruptStore(LLMCostError):
+    """A store's file was damaged and has been set aside."""
 
 
 class CorruptEntry(LLMCostError, ValueError):

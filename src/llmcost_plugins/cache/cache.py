@@ -12,7 +12,7 @@ from llmcost_plugins.cache.turns import Turns
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.events import CacheHit, CacheMissed, ComponentFailed, Sink, emit
 from llmcost_plugins.plan import Plan
-from llmcost_plugins.stores import Memory
+from llmcost_plugins.stores import connect
 from llmcost_plugins.tokens import message_text
 from llmcost_plugins.types import Entries, Entry, Hit, Reply, Request, Store, Usage
 
@@ -43,7 +43,7 @@ class Cache:
     fails is a cache that misses.
 
     Args:
-        store: Where answers are kept, in this process's memory by default.
+        store: Where answers are kept: a store or a URL (`sqlite:///cache.db`), in this process's memory by default.
         namespace: Keeps applications that share a store apart.
         version: Change it to forget everything, as after a change of the data that answers rest on.
         ttl: Seconds that an answer is kept.
@@ -67,7 +67,7 @@ class Cache:
     ) -> None:
         if ttl <= 0 or live_ttl < 0:
             raise ConfigurationError("`ttl` must be above 0 and `live_ttl` at least 0 seconds")
-        self._entries: Entries = _connected(store).entries(namespace)
+        self._entries: Entries = connect(store).entries(namespace)
         self._namespace = namespace
         self._version = version
         self._ttl = ttl
@@ -254,9 +254,3 @@ class Cache:
 
 def _read(reply: Reply, read: Callable[[Reply], Any] | None) -> Reply:
     return reply if read is None else replace(reply, native=read(reply))
-
-
-def _connected(store: Store | str | None) -> Store:
-    if isinstance(store, str):
-        raise ConfigurationError(f"`store` is {store!r}; this version keeps answers in memory: pass `Memory()` or None")
-    return Memory() if store is None else store
