@@ -10,7 +10,7 @@ import llmcost_plugins
 
 SOURCE = Path(llmcost_plugins.__file__).parent
 FRAMEWORKS = ("langchain", "langchain_core", "langchain_openai", "langgraph", "llama_index")
-BASE = {"context", "types", "events", "errors", "plan", "scope", "pricing", "tokens"}
+BASE = {"context", "forks", "types", "events", "errors", "plan", "scope", "pricing", "tokens"}
 SUPPORT = {"embeddings", "stores"}
 ROOMS = {"ledger", "cache", "routing", "compression", "history", "prompting", "batching"}
 HALL = {"flow"}

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.forks import after_fork
 from llmcost_plugins.types import Usage
 
 if TYPE_CHECKING:
@@ -150,6 +151,10 @@ class PriceBook:
         self._markups: dict[tuple[str, str], Decimal] = {}
         self._cards: dict[tuple[str, str, Context, int], RateCard | None] = {}
         self._changes = 0
+        self._renew_lock()
+        after_fork(self, PriceBook._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
     def set(

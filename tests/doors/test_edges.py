@@ -5,10 +5,11 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
 from llmcost_plugins import Cache, Ledger, PriceBook, scope, track
@@ -230,3 +231,24 @@ def test_a_question_is_not_kept_whole_in_the_ledger(fake_provider: FakeProvider)
     model.invoke(long)
     (hit,) = ledger.summary().newest_hits
     assert len(hit.question) == 200
+
+
+async def test_an_inner_stream_ends_before_the_stream_around_it() -> None:
+    order: list[str] = []
+
+    class Streaming(Plain):
+        async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            try:
+                for word in self.text.split():
+                    yield ChatGenerationChunk(message=AIMessageChunk(word))
+            finally:
+                order.append("model closed")
+
+    class Watcher(AsyncCallbackHandler):
+        async def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+            order.append("chain ended")
+
+    source: Any = CostAwareChatModel(Streaming()).astream(QUESTION, {"callbacks": [Watcher()]})
+    await anext(source)
+    await source.aclose()
+    assert order == ["model closed", "chain ended"]

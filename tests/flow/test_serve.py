@@ -263,3 +263,36 @@ def test_without_a_cache_every_request_is_asked() -> None:
     drive(house.plan(models))
     drive(house.plan(models))
     assert models.asked == ["small", "small"]
+
+
+THREE = Router([SMALL, Tier("middle", None, "openai", "gpt-5.4-nano"), LARGE])
+
+
+def test_of_several_drafts_only_the_one_given_is_an_answer() -> None:
+    house, models = House(router=THREE), Models(small="I'm not sure.", large="I'm not sure.")
+    asked = models.ask
+
+    def ask(tier: Tier, call_id: str, *, shown: bool) -> Ask[str, Reply]:
+        models.large = ConnectionError("down") if tier is LARGE else "I'm not sure."
+        return asked(tier, call_id, shown=shown)
+
+    models.ask = ask  # type: ignore[method-assign]
+    reply = drive(house.plan(models))
+    sums = house.ledger.totals()
+    assert reply.degraded
+    assert (models.asked, sums.requests, sums.answered, sums.escalations) == (["small", "middle", "large"], 1, 1, 1)
+    assert drive(house.plan(Models())).hit is None
+
+
+async def test_a_draft_that_nobody_gets_is_no_answer() -> None:
+    house, started = House(), asyncio.Event()
+    models = Models(small="I'm not sure.", large=started)
+    task = asyncio.ensure_future(adrive(house.plan(models)))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    sums = house.ledger.totals()
+    assert (sums.requests, sums.answered, sums.abandoned, sums.escalations) == (1, 0, 1, 1)
+    assert sums.routing_saved == 0
+    assert house.nothing_held()

@@ -234,3 +234,49 @@ class TestAsyncSuiteOnSQLite(AsyncCacheTestSuite):
         store = SQLite(tmp_path / "cache.db")
         yield SemanticCache(store=store)
         store.close()
+
+
+def test_a_mistake_of_the_caller_is_no_damage(tmp_path: Path, opened: Callable[..., SQLite]) -> None:
+    store = opened(tmp_path / "cache.db")
+    drive(store.entries().put(entry("k")))
+    with pytest.raises(ConfigurationError, match="`namespace`"):
+        store.entries(7)  # type: ignore[arg-type]
+    with pytest.raises(sqlite3.Error):
+        drive(store.entries().put(entry("k2", payload=object())))  # type: ignore[arg-type]
+    assert drive(store.entries().get("k")) == entry("k")
+    assert not list(tmp_path.glob("*.damaged-*"))
+
+
+def test_one_file_is_set_aside_once_and_all_go_on_with_the_new_one(
+    tmp_path: Path, opened: Callable[..., SQLite]
+) -> None:
+    path = tmp_path / "cache.db"
+    one, other = opened(path), opened(path)
+    for store in (one, other):
+        drive(store.entries().put(entry("before")))
+    for store in (one, other):
+        store.close()
+    path.write_bytes(b"damaged " * 1_000)
+    with pytest.raises(CorruptStore):
+        drive(one.entries().get("k"))
+    drive(one.entries().put(entry("new")))
+    assert drive(other.entries().get("new")) == entry("new")
+    drive(other.entries().put(entry("newer")))
+    assert drive(one.entries().get("newer")) == entry("newer")
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_forked_process_writes_is_there_for_all(tmp_path: Path, opened: Callable[..., SQLite]) -> None:
+    path = tmp_path / "cache.db"
+    store = opened(path)
+    drive(store.entries().put(entry("parent")))
+    child = os.fork()
+    if child == 0:
+        drive(store.entries().put(entry("child")))
+        os._exit(0 if drive(store.entries().get("parent")) is not None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert drive(store.entries().get("child")) == entry("child")
+    store.close()
+    assert drive(opened(path).entries().get("child")) == entry("child")

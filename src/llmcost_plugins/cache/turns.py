@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llmcost_plugins.forks import after_fork
 from llmcost_plugins.plan import Plan, do
 from llmcost_plugins.types import Reply
 
@@ -41,6 +42,10 @@ class Turns:
 
     def __init__(self, *, patience: float = 60.0) -> None:
         self._patience = patience
+        self._begin()
+        after_fork(self, Turns._begin)
+
+    def _begin(self) -> None:
         self._leaders: dict[str, _Leader] = {}
         self._lock = threading.Lock()
 

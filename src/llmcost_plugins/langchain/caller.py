@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
 
@@ -60,21 +61,21 @@ class Caller:
                 return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
 
         def stream() -> Generator[AIMessageChunk, None, None]:
-            source = model.stream(self.messages, config, **kwargs)
-            with within(self.scope):
-                first = next(source, None)
-            if first is not None:
-                yield as_chunk(first)
-                yield from source
+            with closing(_generator(model.stream(self.messages, config, **kwargs))) as source:
+                with within(self.scope):
+                    first = next(source, None)
+                if first is not None:
+                    yield as_chunk(first)
+                    yield from source
 
         async def astream() -> AsyncGenerator[AIMessageChunk, None]:
-            source = model.astream(self.messages, config, **kwargs)
-            with within(self.scope):
-                first = await anext(source, None)
-            if first is not None:
-                yield as_chunk(first)
-                async for chunk in source:
-                    yield chunk
+            async with aclosing(_generator(model.astream(self.messages, config, **kwargs))) as source:
+                with within(self.scope):
+                    first = await anext(source, None)
+                if first is not None:
+                    yield as_chunk(first)
+                    async for chunk in source:
+                        yield chunk
 
         def join(chunks: list[AIMessageChunk]) -> Reply:
             if not chunks:
@@ -153,6 +154,11 @@ def bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatMode
     binding: Any = model.bind_tools(kwargs["tools"], **{name: kwargs[name] for name in _BINDING if name in kwargs})
     rest = {name: value for name, value in kwargs.items() if name not in ("tools", *_BINDING)}
     return binding.bound, {**binding.kwargs, **rest}
+
+
+def _generator(source: Any) -> Any:
+    """Return LangChain's stream as the generator that it is, though declared an iterator: it must be closed in time."""
+    return source
 
 
 def _plain(value: Any) -> Any:

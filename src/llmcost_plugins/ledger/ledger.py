@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from llmcost_plugins.errors import ConfigurationError, InvalidUsage
 from llmcost_plugins.events import CacheHit, CallFinished, Escalated, Event
+from llmcost_plugins.forks import after_fork
 from llmcost_plugins.ledger.state import State, add, parse
 from llmcost_plugins.ledger.summary import Summary, summarise
 from llmcost_plugins.ledger.totals import Key, Totals
@@ -48,7 +49,8 @@ class Ledger:
         self._kept_at_most = keep + min(keep, _FOLDED_AT_ONCE)
         self._max_keys = max_keys
         self._clock = clock
-        self._lock = threading.Lock()
+        self._renew_lock()
+        after_fork(self, Ledger._renew_lock)
         self._calls: dict[str, CallFinished] = {}
         self._hits: dict[str, _Valued] = {}
         self._decisions: deque[Event] = deque()
@@ -56,6 +58,9 @@ class Ledger:
         self._folded: dict[Key, Totals] = {}
         self._merged: dict[str, State] = {}
         self._count = 0
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Ledger: {self.summary().line()}>"
@@ -236,8 +241,9 @@ def _add(
         sums_of_call = at(call.provider, call.model, call.tier, call.scope)
         sums_of_call.add_call(call, given_up=call.call_id in given_up)
     for hit, saved in hits:
-        if hit.call_id in given_up:
-            continue  # a draft that cost nothing and was not shown
+        if hit.call_id in given_up:  # a draft that cost nothing and was not shown
+            at(hit.provider, hit.model, "cache", hit.scope).requests += hit.attempt == 1
+            continue
         at(hit.provider, hit.model, "cache", hit.scope).add_hit(hit, saved)
     for event in decisions:
         at("", "", "", event.scope).add_decision(event)

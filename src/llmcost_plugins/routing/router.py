@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from llmcost_plugins.errors import ConfigurationError, NoTierAnswered
 from llmcost_plugins.events import ComponentFailed, Escalated, FellBack, Routed, Sink, emit
-from llmcost_plugins.plan import Cut, Plan, Step
+from llmcost_plugins.plan import Plan, Step
 from llmcost_plugins.routing.rules import Choice, difficulty, shortcoming
 from llmcost_plugins.types import Reply, Request, Tier
 
@@ -101,18 +101,19 @@ class Router:
             held = self._escalate and not errors and tier is not self.strongest
             try:
                 reply = yield from paid(tier, shown=not held)
-            except Cut:
-                self._tell(escalations, sink)
-                raise
             except Exception as error:
                 stronger = following is not None and following in self.tiers[first:]
                 if draft is not None and not (stronger and retryable(error)):
+                    self._tell(escalations[:-1], sink)  # the last is the draft that is given after all
                     return replace(draft, degraded=True)
                 if not retryable(error):
                     raise
                 errors.append(error)
                 self._tell_fallback(request, tier, following, error, sink)
                 continue
+            except BaseException:  # cut or cancelled: nobody gets the drafts
+                self._tell(escalations, sink)
+                raise
             fault = shortcoming(request, reply) if held else None
             if fault is None:
                 self._tell(escalations, sink)

@@ -3,6 +3,7 @@
 import threading
 
 from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.forks import after_fork
 from llmcost_plugins.plan import Plan
 from llmcost_plugins.types import Entry
 
@@ -34,6 +35,10 @@ class MemoryEntries:
     def __init__(self, max_entries: int) -> None:
         self._max = max_entries
         self._by_key: dict[str, Entry] = {}
+        self._renew_lock()
+        after_fork(self, MemoryEntries._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

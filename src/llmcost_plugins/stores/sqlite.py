@@ -5,15 +5,21 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 from llmcost_plugins.errors import ConfigurationError, CorruptStore
 from llmcost_plugins.plan import Plan, do
 from llmcost_plugins.types import Entry
+
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -37,6 +43,7 @@ _CLEAR = "DELETE FROM entries WHERE namespace = ?"
 _DELETE_OLDEST = """
 DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries ORDER BY rowid LIMIT ?)
 """
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SHARE_EVICTED = 0.1  # of the entries, each time the file has grown to its limit
 
 
@@ -61,21 +68,22 @@ class SQLite:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._opened_by = 0
+        self._file: tuple[int, int] | None = None
+        _stores.add(self)
 
     def __repr__(self) -> str:
         return f"SQLite({str(self.path)!r})"
 
     def entries(self, namespace: str = "") -> "SQLiteEntries":
         """Return where the caches of a namespace keep their answers."""
+        if not isinstance(namespace, str):
+            raise ConfigurationError(f"`namespace` is {namespace!r}; expected text")
         return SQLiteEntries(self, namespace)
 
     def close(self) -> None:
         """Close the file; later use opens it again."""
         with self._lock:
-            if self._connection is not None and self._opened_by == os.getpid():
-                self._connection.close()
-            self._connection = None
+            self._let_go()
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> Plan[T]:
         """Return the plan that does some work in one transaction.
@@ -104,34 +112,82 @@ class SQLite:
                 connection = self._open()
                 with connection:
                     return work(connection)
-            except sqlite3.OperationalError:
-                raise
             except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+                    raise  # Python's own errors, such as of a wrong type, have no code
                 raise CorruptStore(f"{self.path} is damaged ({error}); set aside as {self._set_aside()}") from error
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None or self._opened_by != os.getpid():  # a connection does not survive a fork
-            connection = sqlite3.connect(self.path, timeout=self._timeout, check_same_thread=False)
-            try:
+        if self._connection is not None and self._file == _identity(self.path):
+            return self._connection
+        self._let_go()  # another process has set the file aside
+        connection = sqlite3.connect(self.path, timeout=self._timeout, check_same_thread=False)
+        self._file = _identity(self.path)
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_SCHEMA)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection, self._opened_by = connection, os.getpid()
-        return self._connection
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        self._file = _identity(self.path)
+        self._connection = connection
+        return connection
 
-    def _set_aside(self) -> Path:
+    def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _set_aside(self) -> Path:
+        """Rename the damaged file, unless another process has begun a new one in its place already."""
+        self._let_go()
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-        with suppress(FileNotFoundError):  # another process was faster
-            self.path.replace(aside)
-        for ending in ("-wal", "-shm"):
-            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        with _alone(self.path):
+            if self._file == _identity(self.path):
+                self.path.replace(aside)
+                for ending in ("-wal", "-shm"):
+                    self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         return aside
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes out that set the same file aside."""
+    with path.with_name(path.name + ".lock").open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_stores: "WeakSet[SQLite]" = WeakSet()
+
+
+def _before_fork() -> None:
+    """Close every file: neither connection nor lock may cross a fork, or the child's writes are lost in silence."""
+    for store in list(_stores):
+        store._lock.acquire()
+        store._let_go()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        with suppress(RuntimeError):  # made by another thread since
+            store._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class SQLiteEntries:
