@@ -8,7 +8,6 @@ from uuid import uuid4
 from llmcost_plugins.errors import InvalidUsage
 from llmcost_plugins.plan import Ask, Step
 
-Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 Message: TypeAlias = Mapping[str, Any]
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 

@@ -1,5 +1,6 @@
 """Where parts meet: what is captured when, who hears of what, and what must not be kept."""
 
+import asyncio
 import contextvars
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -8,13 +9,13 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
 from llmcost_plugins import Cache, Ledger, PriceBook, scope, track
 from llmcost_plugins.events import listening
-from llmcost_plugins.langchain import CostAwareChatModel, SemanticCache
+from llmcost_plugins.langchain import CostAwareChatModel, CostCallbackHandler, SemanticCache
 from llmcost_plugins.langchain.convert import finish_of, from_serialised, to_message
 from llmcost_plugins.pricing import pico
 from llmcost_plugins.testing import FakeProvider
@@ -252,3 +253,31 @@ async def test_an_inner_stream_ends_before_the_stream_around_it() -> None:
     await anext(source)
     await source.aclose()
     assert order == ["model closed", "chain ended"]
+
+
+async def test_answers_shared_with_those_that_waited_are_copies(fake_provider: FakeProvider) -> None:
+    model = CostAwareChatModel(openai(fake_provider), cache=True)
+    answers = await asyncio.gather(*(model.ainvoke(QUESTION) for _ in range(3)))
+    assert sorted(str(hit_of(answer)) for answer in answers) == ["None", "coalesced", "coalesced"]
+    for answer in answers:
+        answer.response_metadata["token_usage"]["prompt_tokens_details"]["seen"] = answer.id
+    seen = {answer.response_metadata["token_usage"]["prompt_tokens_details"]["seen"] for answer in answers}
+    assert len(seen) == 3
+
+
+def test_a_stream_may_be_any_iterator() -> None:
+    class Listed(Plain):
+        def stream(self, *args: Any, **kwargs: Any) -> Any:
+            return iter([AIMessageChunk("It "), AIMessageChunk("locks.", chunk_position="last")])
+
+    assert [chunk.content for chunk in CostAwareChatModel(Listed()).stream(QUESTION)] == ["It ", "locks."]
+
+
+def test_a_hit_of_generate_has_its_price_in_another_ledger(fake_provider: FakeProvider) -> None:
+    ledger = Ledger()
+    model = CostAwareChatModel(openai(fake_provider), cache=True)
+    for _ in range(2):
+        model.generate([[HumanMessage(QUESTION)]], callbacks=[CostCallbackHandler(ledger=ledger)])
+    sums = ledger.totals()
+    assert (sums.hits, sums.unpriced_hits, sums.unpriced) == (1, 0, 0)
+    assert sums.cache_saved == sums.cost > 0

@@ -110,7 +110,7 @@ class Cache:
         reply = yield from self._look_up(found, print_, read)
         leads = False
         if reply is None and turn:
-            reply, leads = yield from self._take_turn(print_, read)
+            reply, leads = yield from self._take_turn(found, print_, read)
             if leads and self._kept != kept:
                 reply = yield from self._look_again(found, print_, read)
                 leads = reply is None
@@ -122,14 +122,16 @@ class Cache:
     def keep(self, found: Found, reply: Reply) -> Plan[None]:
         """Store the answer if it may be given again, and hand it to those that wait for it."""
         print_ = found.fingerprint
-        ended = reply.finish in ("stop", "tool_calls")
-        storable = ended and reply.hit is None and not reply.degraded and bool(reply.text or reply.calls_tools)
+        if print_ is None:
+            return
+        payload = None
         try:
-            if print_ is not None and storable:
-                yield from self._put(found, print_, reply)
+            payload = self._payload(found, print_, reply)
+            if payload is not None:
+                yield from self._put(found, print_, payload)
         finally:
-            if found.leads and print_ is not None:
-                self._turns.give(print_.exact, replace(reply, native=None) if storable else None)
+            if found.leads:
+                self._turns.give(print_.exact, payload)
 
     def leave(self, found: Found) -> Plan[None]:
         """Give up the turn without an answer; the next that waits leads."""
@@ -198,11 +200,18 @@ class Cache:
         hit = Hit("exact" if repeated else "normalised", print_.key[:16], age=max(0.0, now - entry.created))
         return _read(replace(reply, hit=hit), read)
 
-    def _take_turn(self, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[tuple[Reply | None, bool]]:
+    def _take_turn(
+        self, found: Found, print_: Fingerprint, read: Callable[[Reply], Any] | None
+    ) -> Plan[tuple[Reply | None, bool]]:
         shared, leads = yield from self._turns.take(print_.exact)
         if shared is None:
             return None, leads
-        return _read(replace(shared, hit=Hit("coalesced", print_.key[:16])), read), leads
+        try:
+            reply, _ = decode(shared, self._secret)
+            return _read(replace(reply, hit=Hit("coalesced", print_.key[:16])), read), leads
+        except Exception as error:  # noqa: BLE001 - what cannot be shared is asked for
+            self._tell_failure(found, error)
+            return None, leads
 
     def _look_again(self, found: Found, print_: Fingerprint, read: Callable[[Reply], Any] | None) -> Plan[Reply | None]:
         """Look for an answer that was kept between the first look and the turn; if there is one, the turn is over."""
@@ -212,13 +221,23 @@ class Cache:
             self._turns.leave(print_.exact)
             raise
         if reply is not None:
-            self._turns.give(print_.exact, replace(reply, native=None))
+            self._turns.leave(print_.exact)  # the next finds it in its turn
         return reply
 
-    def _put(self, found: Found, print_: Fingerprint, reply: Reply) -> Plan[None]:
+    def _payload(self, found: Found, print_: Fingerprint, reply: Reply) -> bytes | None:
+        """Return an answer as it is kept and shared, None for one that may not be, or has no lasting form."""
+        ended = reply.finish in ("stop", "tool_calls") and bool(reply.text or reply.calls_tools)
+        if not ended or reply.hit is not None or reply.degraded:
+            return None
+        try:
+            return encode(reply, print_.exact, self._secret)
+        except Exception as error:  # noqa: BLE001 - the answer is paid for and must reach the user
+            self._tell_failure(found, error)
+            return None
+
+    def _put(self, found: Found, print_: Fingerprint, payload: bytes) -> Plan[None]:
         now = self._clock()
         try:
-            payload = encode(reply, print_.exact, self._secret)
             yield from self._entries.put(Entry(print_.key, payload, now, now + found.ttl, print_.partition))
             self._kept += 1
         except Exception as error:  # noqa: BLE001 - the answer is paid for and must reach the user

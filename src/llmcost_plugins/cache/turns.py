@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from llmcost_plugins.forks import after_fork
 from llmcost_plugins.plan import Plan, do
-from llmcost_plugins.types import Reply
 
 
 class Turn(NamedTuple):
-    """What waiting for one's turn ended in: a reply to share, or asking oneself, as the one that `leads` or alone."""
+    """What waiting for one's turn ended in: an answer to share, or asking oneself, as the one that `leads` or alone.
 
-    reply: Reply | None
+    The answer comes as it is stored, so that nobody's copy is another's.
+    """
+
+    payload: bytes | None
     leads: bool
 
 
@@ -53,7 +55,7 @@ class Turns:
         return len(self._leaders)
 
     def take(self, key: str) -> Plan[Turn]:
-        """Lead if nobody does; otherwise wait for the leader's reply, and lead if it left without one."""
+        """Lead if nobody does; otherwise wait for the leader's answer, and lead if it left without one."""
         deadline = time.monotonic() + self._patience
         while True:
             with self._lock:
@@ -65,9 +67,9 @@ class Turns:
             if turn is not None:
                 return turn
 
-    def give(self, key: str, reply: Reply | None) -> None:
-        """Share the leader's reply; with None those that wait ask alone, all at once."""
-        self._end(key, _ALONE if reply is None else Turn(reply, leads=False))
+    def give(self, key: str, payload: bytes | None) -> None:
+        """Share the leader's answer; with None those that wait ask alone, all at once."""
+        self._end(key, _ALONE if payload is None else Turn(payload, leads=False))
 
     def leave(self, key: str) -> None:
         """End the leader's turn without an answer: the next of those that wait leads."""

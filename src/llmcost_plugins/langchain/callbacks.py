@@ -244,12 +244,14 @@ class CostCallbackHandler(BaseCallbackHandler):
         message = generation.message
         meta = message.response_metadata
         usage = usage_of(getattr(message, "usage_metadata", None))
+        if run.provider == DOOR:  # a flow door has recorded the call made inside this run, if any was, under its id
+            run = run._replace(
+                call_id=meta.get(BILLED) or run.call_id, provider=meta.get("model_provider") or run.provider
+            )
         hit = hit_of(message, call_id=run.call_id)
         if hit is not None:
             self._record_hit(run, meta, usage or Usage(), hit)
             return
-        if BILLED in meta:  # a flow door has recorded the call made inside this run
-            run = run._replace(call_id=meta[BILLED], provider=meta.get("model_provider") or run.provider)
         if usage is None:
             usage = _estimated(run, str(message.text), message)
         broken = output is None and finish_of(message, generation.generation_info) is None

@@ -1,7 +1,7 @@
 """How a flow calls LangChain's chat models, and what it makes of them as tiers."""
 
 import json
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
@@ -61,7 +61,7 @@ class Caller:
                 return to_reply(await model.ainvoke(self.messages, config, **kwargs), call_id=call_id)
 
         def stream() -> Generator[AIMessageChunk, None, None]:
-            with closing(_generator(model.stream(self.messages, config, **kwargs))) as source:
+            with closing(_closable(model.stream(self.messages, config, **kwargs))) as source:
                 with within(self.scope):
                     first = next(source, None)
                 if first is not None:
@@ -69,7 +69,7 @@ class Caller:
                     yield from source
 
         async def astream() -> AsyncGenerator[AIMessageChunk, None]:
-            async with aclosing(_generator(model.astream(self.messages, config, **kwargs))) as source:
+            async with aclosing(_aclosable(model.astream(self.messages, config, **kwargs))) as source:
                 with within(self.scope):
                     first = await anext(source, None)
                 if first is not None:
@@ -156,9 +156,19 @@ def bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatMode
     return binding.bound, {**binding.kwargs, **rest}
 
 
-def _generator(source: Any) -> Any:
-    """Return LangChain's stream as the generator that it is, though declared an iterator: it must be closed in time."""
-    return source
+def _closable(source: Iterator[AIMessageChunk]) -> Generator[AIMessageChunk, None, None]:
+    """Return a stream that ends its source when it is closed, whatever kind of iterator that is."""
+    yield from source
+
+
+async def _aclosable(source: AsyncIterator[AIMessageChunk]) -> AsyncGenerator[AIMessageChunk, None]:
+    """Do as `_closable` with an async stream."""
+    try:
+        async for chunk in source:
+            yield chunk
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 def _plain(value: Any) -> Any:

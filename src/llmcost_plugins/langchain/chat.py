@@ -39,9 +39,7 @@ from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Reply, Request, Scope, Tier
 
 # what code that builds any chat model may pass; the tiers have their own
-_OF_CHAT_MODELS = frozenset(
-    {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming", "model_name", "base_url"}
-)
+_OF_CHAT_MODELS = frozenset({"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming"})
 _NAME = "CostAwareChatModel"
 
 
