@@ -8,17 +8,18 @@ import pytest
 
 import llmcost_plugins
 import llmcost_plugins.langchain
+import llmcost_plugins.llamaindex
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    for module in (llmcost_plugins, llmcost_plugins.langchain):
+    for module in (llmcost_plugins, llmcost_plugins.langchain, llmcost_plugins.llamaindex):
         for name in module.__all__:
             yield f"{module.__name__}.{name}", getattr(module, name)
 
 
 def members(owner: type) -> Iterator[tuple[str, Any]]:
     for name, member in vars(owner).items():
-        if name.startswith("_") and name != "__init__":
+        if (name.startswith("_") and name != "__init__") or name == "model_post_init":  # pydantic makes the latter
             continue
         if isinstance(member, property):
             yield name, member.fget

@@ -1,5 +1,8 @@
 """The components as LangChain knows them."""
 
+from typing import TYPE_CHECKING, Any
+
+from llmcost_plugins.errors import MissingExtra
 from llmcost_plugins.langchain.cache import SemanticCache
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.chat import CostAwareChatModel
@@ -7,4 +10,26 @@ from llmcost_plugins.langchain.embeddings import LocalEmbeddings
 from llmcost_plugins.ledger import track
 from llmcost_plugins.scope import scope
 
+if TYPE_CHECKING:
+    from llmcost_plugins.langchain.middleware import CostAwareMiddleware as CostAwareMiddleware
+
+# not `CostAwareMiddleware`: it needs an extra, which a star import must not
 __all__ = ["CostAwareChatModel", "CostCallbackHandler", "LocalEmbeddings", "SemanticCache", "scope", "track"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs LangChain's agents when it is first asked for."""
+    if name != "CostAwareMiddleware":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from llmcost_plugins.langchain.middleware import CostAwareMiddleware
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in {"langchain", "langgraph"}:
+            raise
+        raise MissingExtra("langchain", "agents") from error
+    globals()[name] = CostAwareMiddleware
+    return CostAwareMiddleware
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "CostAwareMiddleware"})

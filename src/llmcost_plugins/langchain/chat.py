@@ -25,14 +25,13 @@ from pydantic import PrivateAttr
 from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
-from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.flow import Account, serve
+from llmcost_plugins.flow import Account, account_of, cache_of, models_of, refuse_unknown, router_of, serve
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound, prepared
 from llmcost_plugins.langchain.convert import BILLED, DOOR, to_message
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
-from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.pricing import PriceBook
 from llmcost_plugins.routing import Router
 from llmcost_plugins.scope import current_scope, overlaid
 from llmcost_plugins.tokens import count_messages, count_text
@@ -80,20 +79,14 @@ class CostAwareChatModel(BaseChatModel):
         prices: PriceBook | None = None,
         **kwargs: Any,
     ) -> None:
-        _refuse_unknown(kwargs, type(self).model_fields)
-        given = [name for name, value in (("model", model), ("tiers", tiers)) if value is not None]
-        if len(given) > 1 or not (given or router):
-            raise ConfigurationError(
-                f"pass one of `model` and `tiers`, or a `router` with tiers; got {given or 'none'}"
-            )
+        refuse_unknown(_NAME, kwargs, {*type(self).model_fields, *_OF_CHAT_MODELS})
+        models = models_of("model", model, tiers, router)
         super().__init__(cache=False, **kwargs)
-        models = tiers if tiers is not None else [model] if model is not None else router.tiers if router else ()
         ready = prepared(models, cached=cache is not None, output_version=kwargs.get("output_version"))
-        self._router = Router(ready) if router is None else router.with_tiers(ready)
-        self._cost_cache = _own_cache(cache)
+        self._router = router_of(router, ready)
+        self._cost_cache = cache_of(cache)
         self._ledger = ledger
-        sink = ledger.record if ledger is not None else None
-        self._account = Account(prices or (ledger.prices if ledger is not None else default_prices()), sink)
+        self._account = account_of(ledger, prices)
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -331,21 +324,6 @@ def _config_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | N
     config = ensure_config()
     own = run.metadata if run is not None else {}
     return {**config, "metadata": {**(config.get("metadata") or {}), **own}}
-
-
-def _own_cache(cache: Cache | bool | None) -> Cache | None:
-    if cache is None or isinstance(cache, bool):
-        return Cache() if cache else None
-    if isinstance(cache, Cache):
-        return cache
-    raise ConfigurationError(f"`cache` is {cache!r}; expected True, a `Cache` or None")
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise on settings that nobody would act on; a budget must not be believed in that does not exist."""
-    unknown = [f"`{name}`" for name in given if name not in known and name not in _OF_CHAT_MODELS]
-    if unknown:
-        raise ConfigurationError(f"{', '.join(unknown)}: not a setting of `CostAwareChatModel`")
 
 
 def _naming(config: RunnableConfig) -> dict[str, Any]:

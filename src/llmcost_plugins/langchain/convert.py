@@ -6,20 +6,13 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from llmcost_plugins.flow import finish_named
 from llmcost_plugins.pricing import STANDARD, Context
 from llmcost_plugins.types import Finish, Hit, Message, Reply, Usage
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "HumanMessageChunk": "user"}
 _VOLATILE_EXTRAS = frozenset({"refusal", "parsed"})
 _RAW_CALLS = frozenset({"tool_calls"})
-_FINISHES: Mapping[str, Finish] = {
-    **dict.fromkeys(
-        ("stop", "end_turn", "stop_sequence", "completed", "complete", "eos", "eos_token", "finished"), "stop"
-    ),
-    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens", "max_length"), "length"),
-    **dict.fromkeys(("tool_calls", "tool_use", "function_call", "tool_call"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "refusal", "safety", "guardrail_intervened"), "content_filter"),
-}
 _SAID_BY = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")
 _NO_DETAILS: Mapping[str, Any] = {}
 _ANSWER_FIELDS = ("content", "name", "tool_calls", "invalid_tool_calls", "additional_kwargs", "response_metadata")
@@ -68,7 +61,7 @@ def finish_of(message: BaseMessage, generation_info: Mapping[str, Any] | None = 
     if said == "incomplete":
         said = (meta.get("incomplete_details") or {}).get("reason") or said
     if said:
-        return _FINISHES.get(str(said).lower(), "other")
+        return finish_named(said)
     if meta.get("model_provider") in _REPORTS_FINISH:
         return None
     return "tool_calls" if getattr(message, "tool_calls", None) else "stop"

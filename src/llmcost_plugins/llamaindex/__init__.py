@@ -9,6 +9,9 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("llama-index-core", "llamaindex") from error
 
+from llmcost_plugins.ledger import track
 from llmcost_plugins.llamaindex.embedding import LocalEmbedding
+from llmcost_plugins.llamaindex.llm import CostAwareLLM
+from llmcost_plugins.scope import scope
 
-__all__ = ["LocalEmbedding"]
+__all__ = ["CostAwareLLM", "LocalEmbedding", "scope", "track"]

@@ -1,0 +1,49 @@
+"""What every door makes of the same keywords."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from llmcost_plugins.cache import Cache
+from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.flow.serve import Account
+from llmcost_plugins.ledger import Ledger
+from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.routing import Router
+from llmcost_plugins.types import Tier
+
+
+def cache_of(cache: Cache | bool | None) -> Cache | None:
+    """Return the cache that a door was given: its own, one with default settings for True, or none."""
+    if cache is None or isinstance(cache, bool):
+        return Cache() if cache else None
+    if isinstance(cache, Cache):
+        return cache
+    raise ConfigurationError(f"`cache` is {cache!r}; expected True, a `Cache` or None")
+
+
+def account_of(ledger: Ledger | None, prices: PriceBook | None) -> Account:
+    """Return what calls are priced with and where they are recorded."""
+    sink = ledger.record if ledger is not None else None
+    return Account(prices or (ledger.prices if ledger is not None else default_prices()), sink)
+
+
+def models_of(name: str, model: Any, tiers: Sequence[Any] | None, router: Router | None) -> Sequence[Any]:
+    """Return the models to choose from; `name` is what the door calls the keyword for a single one."""
+    given = [key for key, value in ((name, model), ("tiers", tiers)) if value is not None]
+    if len(given) > 1 or not (given or router):
+        raise ConfigurationError(f"pass one of `{name}` and `tiers`, or a `router` with tiers; got {given or 'none'}")
+    if tiers is not None:
+        return tiers
+    return [model] if model is not None else router.tiers if router else ()
+
+
+def router_of(router: Router | None, tiers: Sequence[Tier]) -> Router:
+    """Return a router over the tiers, with the settings of the one given."""
+    return Router(tiers) if router is None else router.with_tiers(tiers)
+
+
+def refuse_unknown(door: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise on settings that nobody would act on; a budget must not be believed in that does not exist."""
+    unknown = [f"`{name}`" for name in given if name not in known]
+    if unknown:
+        raise ConfigurationError(f"{', '.join(unknown)}: not a setting of `{door}`")
