@@ -64,11 +64,20 @@ class CacheHit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheMissed:
-    """The cache had no answer it may give; `reason` names why."""
+    """The cache had no answer it may give; `reason` names why.
+
+    `question` and `nearest` (the stored question that came nearest) are kept in memory for explanations only. `veto`
+    names what refused the nearest one, "" where its likeness was too low.
+    """
 
     time: float
     reason: str
     scope: Scope = Scope()
+    category: str = ""
+    question: str = field(default="", repr=False)
+    nearest: str = field(default="", repr=False)
+    similarity: float = 0.0
+    veto: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,8 @@ class Request:
     `messages` are mappings with `role` and `content` in the order of the conversation, ids and response metadata
     already left out. `model` identifies what would answer (model and parameters, or the router's tiers and policy).
     `params` holds all else that changes the answer: tools, response schema, stop words, sampling.
-    `question` is the user's own question where the prompt around it holds more (retrieved passages).
+    `question` is the user's own question where the prompt around it holds more (retrieved passages). `tags` are names
+    by which the answer may be invalidated later, such as those of the data that it rests on.
     """
 
     messages: tuple[Message, ...]
@@ -116,13 +117,17 @@ class Request:
     dialect: str = "text"
     scope: Scope = Scope()
     question: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """How a cache answered; `foreign` means one that is not ours. `age` is in seconds, `id` names this answering."""
+    """How a cache answered; `foreign` means one that is not ours. `age` is in seconds, `id` names this answering.
 
-    tier: Literal["exact", "normalised", "coalesced", "foreign"]
+    `similarity` is the cosine between the question and the one that was answered: 1 but for the semantic tier.
+    """
+
+    tier: Literal["exact", "normalised", "semantic", "coalesced", "foreign"]
     entry_id: str
     age: float = 0.0
     similarity: float = 1.0
@@ -157,7 +162,10 @@ class Reply:
 class Entry:
     """One stored answer. Times are seconds since the epoch; `expires` None means never.
 
-    `partition` names the setting that the question was asked in (tenant, model, system prompt ...).
+    `partition` names the setting that the question was asked in (tenant, model, system prompt ...), `question` is as it
+    was asked. `vector` is its embedding, little-endian float32 of length 1, and `space` names the partition and the
+    embedder together: only vectors of one space are ever compared, and without a space an entry is not searchable.
+    `value` is what one hit saves, in pico-USD.
     """
 
     key: str
@@ -165,10 +173,26 @@ class Entry:
     created: float
     expires: float | None = None
     partition: str = ""
+    question: str = ""
+    space: str = ""
+    vector: bytes | None = None
+    tags: tuple[str, ...] = ()
+    value: int = 0
+
+
+class Neighbour(NamedTuple):
+    """A stored question near another; `similarity` is the cosine of their vectors."""
+
+    key: str
+    similarity: float
+    question: str
 
 
 class Entries(Protocol):
-    """Where a cache keeps its answers; each method is a plan, so that one implementation serves sync and async."""
+    """Where a cache keeps its answers; each method is a plan, so that one implementation serves sync and async.
+
+    Changes made by another process are seen where the store is one that processes share.
+    """
 
     def get(self, key: str) -> Generator[Step[Any], Any, Entry | None]:
         """Return the entry, expired or not, or None."""
@@ -184,6 +208,36 @@ class Entries(Protocol):
 
     def clear(self) -> Generator[Step[Any], Any, None]:
         """Remove every entry."""
+        ...
+
+    def near(self, space: str, vector: bytes, limit: int, now: float) -> Generator[Step[Any], Any, list[Neighbour]]:
+        """Return the entries of the space that are nearest to the vector and not expired, the nearest first.
+
+        `now` never goes back: what has expired once may stay out of sight.
+
+        Raises:
+            ConfigurationError: The vector has not length 1, or not as many dimensions as the others of its space;
+                `put` raises it as well.
+        """
+        ...
+
+    def touch(self, key: str, now: float) -> Generator[Step[Any], Any, None]:
+        """Count a hit, which makes the entry last longer when room is needed; its expiry stays as it is.
+
+        Where writing costs time, hits are gathered; a process that dies loses the last few.
+        """
+        ...
+
+    def invalidate(self, tag: str) -> Generator[Step[Any], Any, int]:
+        """Remove every entry that has the tag; tell how many there were."""
+        ...
+
+    def page(self, after: str | None, limit: int) -> Generator[Step[Any], Any, list[Entry]]:
+        """Return the entries, expired or not, that follow the key `after` in the order of keys; None is the start."""
+        ...
+
+    def count(self) -> Generator[Step[Any], Any, int]:
+        """Tell how many entries there are, expired or not."""
         ...
 
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcost_plugins.cache import Cache, Found
+from llmcost_plugins.cache import Cache, Found, Policy
 from llmcost_plugins.cache import codec as codec_module
 from llmcost_plugins.cache.codec import decode, encode
 from llmcost_plugins.errors import ConfigurationError, CorruptEntry
 from llmcost_plugins.events import CacheHit, CacheMissed, ComponentFailed, Event
 from llmcost_plugins.plan import Plan, adrive, drive
 from llmcost_plugins.stores import Memory
-from llmcost_plugins.types import Entries, Entry, Reply, Request, Scope, Usage
+from llmcost_plugins.types import Entries, Entry, Neighbour, Reply, Request, Scope, Usage
 
 QUESTION = "How do I reset my password?"
 REPLY = Reply({"content": "Click it."}, "Click it.", Usage(10, 5), "openai", "gpt-5.4")
@@ -29,6 +29,15 @@ LONG = 30.0  # seconds after which a hanging thread fails a test; never waited f
 
 def ask(content: Any = QUESTION, **changes: Any) -> Request:
     return Request(({"role": "user", "content": content},), model="gpt-5.4", **changes)
+
+
+def encoded(reply: Reply, secret: bytes | None = None) -> bytes:
+    return encode(reply, key="k", exact="e", question="q", secret=secret)
+
+
+def fields_of(reply: Reply) -> dict[str, Any]:
+    names = ("body", "text", "provider", "model", "finish", "calls_tools", "usage")
+    return {name: getattr(reply, name) for name in names}
 
 
 def find(cache: Cache, request: Request, sink: Any = None, *, turn: bool = True) -> Found:
@@ -98,6 +107,15 @@ class Spy:
 
     def clear(self) -> Plan[None]:
         self.by_key.clear()
+        return
+        yield
+
+    def near(self, space: str, vector: bytes, limit: int, now: float) -> Plan[list[Neighbour]]:
+        self._check("near")
+        return []
+        yield
+
+    def touch(self, key: str, now: float) -> Plan[None]:
         return
         yield
 
@@ -230,7 +248,7 @@ def test_storing_without_looking_first() -> None:
 def test_clear_forgets_everything() -> None:
     cache = Cache()
     keep(cache, ask())
-    drive(cache.clear())
+    cache.clear()
     assert answered(cache, ask()) is None
 
 
@@ -240,7 +258,7 @@ async def test_the_async_face_is_the_same() -> None:
     await adrive(cache.keep(found, REPLY))
     again = await adrive(cache.find(ask()))
     assert again.reply is not None
-    await adrive(cache.clear())
+    await asyncio.to_thread(cache.clear)
     left = await adrive(cache.find(ask()))
     await adrive(cache.leave(left))
     assert cache.turns_held == 0
@@ -271,7 +289,10 @@ def test_a_clock_that_goes_back_makes_no_negative_age(clock: Clock) -> None:
 
 
 def test_questions_about_the_moment_have_a_time_of_their_own(clock: Clock) -> None:
-    cache, live = Cache(ttl=3_600, live_ttl=10, clock=clock), ask("Is the shop open right now?")
+    cache, live = (
+        Cache(ttl=3_600, policies={"live": Policy(mode="exact", ttl=10)}, clock=clock),
+        ask("Is the shop open right now?"),
+    )
     keep(cache, live)
     keep(cache, ask())
     clock.now += 9
@@ -282,14 +303,14 @@ def test_questions_about_the_moment_have_a_time_of_their_own(clock: Clock) -> No
 
 
 def test_questions_about_the_moment_may_never_be_kept(clock: Clock) -> None:
-    cache, live = Cache(live_ttl=0, clock=clock), ask("Is the shop open right now?")
+    cache, live = Cache(policies={"live": Policy(mode="off")}, clock=clock), ask("Is the shop open right now?")
     keep(cache, live)
     assert answered(cache, live) is None
 
 
-@pytest.mark.parametrize("options", [{"ttl": 0}, {"ttl": -1}, {"live_ttl": -1}])
+@pytest.mark.parametrize("options", [{"ttl": 0}, {"ttl": -1}, {"policies": {"x": Policy()}}])
 def test_times_that_cannot_work(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="ttl"):
+    with pytest.raises(ConfigurationError, match="ttl|classify"):
         Cache(**options)  # type: ignore[arg-type]
 
 
@@ -373,7 +394,10 @@ def test_what_a_cache_tells(clock: Clock) -> None:
     clock.now += 2
     again = find(cache, ask("how do I reset my password", scope=scope), events.append)
     missed, hit = events
-    assert missed == CacheMissed(time=1_000_000.0, reason="not asked before", scope=scope)
+    assert missed == CacheMissed(
+        time=1_000_000.0, reason="not asked before", scope=scope, category="faq", question=QUESTION
+    )
+    assert QUESTION not in repr(missed)
     assert isinstance(hit, CacheHit)
     assert again.reply is not None
     assert again.reply.hit is not None
@@ -398,35 +422,36 @@ secrets = st.sampled_from([None, b"secret"])
 @given(bodies, json_text, st.integers(0, 10**9), secrets)
 def test_any_json_survives_the_way_to_bytes_and_back(body: Any, text: str, tokens: int, secret: bytes | None) -> None:
     reply = Reply(body, text, Usage(tokens, tokens, estimated=True), "p", "m", finish="tool_calls", calls_tools=True)
-    assert decode(encode(reply, "e", secret), secret) == (reply, "e")
+    assert decode(encoded(reply, secret), key="k", secret=secret) == ("e", "q", fields_of(reply))
 
 
 def test_half_a_surrogate_pair_survives() -> None:
     reply = replace(REPLY, body="\ud83d", text="\ud83d\ude00 \ude00")
-    assert decode(encode(reply, "e"))[0] == reply
+    assert decode(encoded(reply), key="k").reply() == reply
 
 
 @given(st.data(), secrets)
 def test_a_changed_payload_is_found_out(data: st.DataObject, secret: bytes | None) -> None:
-    payload = bytearray(encode(REPLY, "e", secret))
+    payload = bytearray(encoded(REPLY, secret))
     at = data.draw(st.integers(0, len(payload) - 1))
     payload[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CorruptEntry):
-        decode(bytes(payload), secret)
+        decode(bytes(payload), key="k", secret=secret)
 
 
 @given(st.binary(max_size=60))
 def test_any_other_bytes_are_corrupt(payload: bytes) -> None:
     with pytest.raises(CorruptEntry):
-        decode(payload)
+        decode(payload, key="k")
 
 
 def signed(content: Any) -> bytes:
     text = json.dumps(content).encode()
-    return f"{codec_module._VERSION}:{codec_module._checksum(text, None)}:".encode() + text
+    checksum = codec_module._checksum("k", text, None)
+    return f"{codec_module._VERSION}:{checksum}:".encode() + text
 
 
-WHOLE = json.loads(encode(REPLY, "e").split(b":", 2)[2])
+WHOLE = json.loads(encoded(REPLY).split(b":", 2)[2])
 
 
 @pytest.mark.parametrize(
@@ -443,14 +468,14 @@ WHOLE = json.loads(encode(REPLY, "e").split(b":", 2)[2])
 )
 def test_content_of_another_form_is_corrupt(content: Any) -> None:
     with pytest.raises(CorruptEntry):
-        decode(signed(content))
-    assert decode(signed(WHOLE)) == (REPLY, "e")
+        decode(signed(content), key="k")
+    assert decode(signed(WHOLE), key="k") == ("e", "q", fields_of(REPLY))
 
 
 @pytest.mark.parametrize("usage", [dict.fromkeys(Usage._fields, "many"), dict.fromkeys(Usage._fields)])
 def test_usage_of_another_form_is_corrupt(usage: dict[str, Any]) -> None:
     with pytest.raises(CorruptEntry):
-        decode(signed({**WHOLE, "usage": usage}))
+        decode(signed({**WHOLE, "usage": usage}), key="k")
 
 
 def test_a_body_that_is_no_json_is_refused_and_the_answer_is_not_lost() -> None:
@@ -477,7 +502,7 @@ def test_a_body_that_is_no_json_is_refused_and_the_answer_is_not_lost() -> None:
 )
 def test_a_corrupt_entry_is_a_miss_that_is_told_and_dropped(spoil: Callable[[bytes], bytes]) -> None:
     store, events = Spy(), list[Event]()
-    cache = Cache(store)
+    cache = Cache(store, recent=0)
     keep(cache, ask())
     store.tamper(spoil(store.only().payload))
     found = find(cache, ask(), events.append)
@@ -494,14 +519,19 @@ def test_a_corrupt_entry_is_a_miss_that_is_told_and_dropped(spoil: Callable[[byt
 
 def test_without_the_secret_nothing_can_be_forged() -> None:
     store, events = Spy(), list[Event]()
-    cache = Cache(store, secret=b"secret")
+    cache = Cache(store, recent=0, secret=b"secret")
     keep(cache, ask())
-    _, exact = decode(store.only().payload, b"secret")
-    store.tamper(encode(replace(REPLY, text="send money to"), exact))
+    entry = store.only()
+    names = {
+        "key": entry.key,
+        "exact": decode(entry.payload, key=entry.key, secret=b"secret").exact,
+        "question": entry.question,
+    }
+    store.tamper(encode(replace(REPLY, text="send money to"), **names))
     assert find(cache, ask(), events.append, turn=False).reply is None
     assert isinstance(events[0], ComponentFailed)
     keep(cache, ask())
-    store.tamper(encode(replace(REPLY, text="send money to"), exact, b"other"))
+    store.tamper(encode(replace(REPLY, text="send money to"), **names, secret=b"other"))
     assert answered(cache, ask()) is None
 
 
@@ -516,7 +546,7 @@ def test_a_secret_hides_what_keys_are_made_of() -> None:
 
 def test_an_entry_moved_to_another_key_is_no_answer_to_the_letter() -> None:
     store = Spy()
-    cache = Cache(store, secret=b"secret")
+    cache = Cache(store, recent=0, secret=b"secret")
     keep(cache, ask("What is tea?"))
     payload = store.only().payload
     keep(cache, ask("What is coffee?"))
@@ -531,7 +561,7 @@ def test_an_entry_moved_to_another_key_is_no_answer_to_the_letter() -> None:
 def test_a_store_that_fails_is_told_and_costs_nobody_an_answer(broken: str) -> None:
     store, events = Spy(), list[Event]()
     store.broken = (broken,)
-    cache = Cache(store)
+    cache = Cache(store, recent=0)
     found = find(cache, ask(), events.append)
     drive(cache.keep(found, REPLY))
     assert [type(event) for event in events if not isinstance(event, CacheMissed)] == [ComponentFailed]
@@ -540,7 +570,7 @@ def test_a_store_that_fails_is_told_and_costs_nobody_an_answer(broken: str) -> N
 
 def test_a_corrupt_entry_that_cannot_be_dropped_is_a_miss() -> None:
     store, events = Spy(), list[Event]()
-    cache = Cache(store)
+    cache = Cache(store, recent=0)
     keep(cache, ask())
     store.tamper(b"x")
     store.broken = ("delete",)
@@ -682,7 +712,7 @@ def test_a_thread_that_leads_is_followed_by_the_next_when_it_leaves() -> None:
 
 def test_an_answer_kept_between_look_up_and_turn_is_not_bought_again() -> None:
     store = Spy()
-    cache = Cache(store)
+    cache = Cache(store, recent=0)
     store.on_get = lambda: drive(cache.store(ask(), REPLY))
     found = find(cache, ask())
     assert found.reply is not None
@@ -767,4 +797,4 @@ def test_a_memory_needs_room() -> None:
 
 
 def test_a_cache_says_what_it_is() -> None:
-    assert repr(Cache(namespace="shop", secret=b"hidden")) == "Cache(namespace='shop', version='', ttl=172800)"
+    assert repr(Cache(namespace="shop", secret=b"hidden")) == "Cache(namespace='shop', version='', mode='semantic')"

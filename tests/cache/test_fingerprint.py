@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmcost_plugins.cache.fingerprint import Fingerprint, cacheable_identity, fingerprint, normalised, question_of
+from llmcost_plugins.cache.fingerprint import Fingerprint, cacheable_identity, fingerprint, normalised
+from llmcost_plugins.cache.question import asked_in
 from llmcost_plugins.types import Message, Request, Scope
 
 QUESTION = "How do I reset it?"
@@ -176,11 +177,11 @@ def test_a_long_text_does_not_hold_up_the_process(text: str) -> None:
     ],
 )
 def test_the_question_is_the_users_last_text(message: Message, question: str | None) -> None:
-    assert question_of(Request((message,))) == question
+    assert asked_in(Request((message,))).question == question
 
 
 def test_no_messages_have_no_question() -> None:
-    assert question_of(Request(())) is None
+    assert asked_in(Request(())).question is None
 
 
 # --- Identity

@@ -25,7 +25,6 @@ GENERAL = [
     "What does the premium plan include?",
     "Who was Marie Curie?",
     "What is the capital of France?",
-    "Summarise the passage above.",
     "Translate good morning into Spanish.",
     "",
 ]
@@ -67,7 +66,7 @@ CREATIVE = [
     "Invent a short story about a robot",
 ]
 TABLE = [
-    *((question, "general") for question in GENERAL),
+    *((question, "faq") for question in GENERAL),
     *((question, "personal") for question in PERSONAL),
     *((question, "live") for question in LIVE),
     *((question, "creative") for question in CREATIVE),
@@ -83,10 +82,10 @@ def test_the_table_is_long_enough() -> None:
     assert len(TABLE) >= 40
 
 
-@pytest.mark.parametrize("question", [question for question, category in TABLE if category != "general"])
+@pytest.mark.parametrize("question", [question for question, category in TABLE if category != "faq"])
 def test_letters_and_lines_make_a_question_no_less_risky(question: str) -> None:
-    assert category_of(question.upper()) != "general"
-    assert category_of(f"Hello,\n\n{question}\n\nThanks!") != "general"
+    assert category_of(question.upper()) != "faq"
+    assert category_of(f"Hello,\n\n{question}\n\nThanks!") != "faq"
 
 
 @pytest.mark.parametrize(
@@ -131,5 +130,5 @@ def test_a_long_text_does_not_hold_up_the_process(text: str) -> None:
         "Pick a random number between 1 and 100",
     ],
 )
-def test_these_are_never_general(question: str) -> None:
-    assert category_of(question) != "general"
+def test_these_are_never_faq(question: str) -> None:
+    assert category_of(question) != "faq"

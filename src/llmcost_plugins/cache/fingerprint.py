@@ -10,12 +10,14 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Literal, TypeAlias
 
-from llmcost_plugins.tokens import message_text
+from llmcost_plugins.cache.question import Asked, asked_in
 from llmcost_plugins.types import Message, Request
+
+Share: TypeAlias = Literal["tenant", "user", "global"]
 
 _CODE = re.compile(
     r"[`{}<>=\\|$#@^~_\[\]\"\u201c\u201d\u201e\u00ab\u00bb]|\w\(|://|(?:^|\s)--?\w|^(?: {4}|\t)"
@@ -24,41 +26,67 @@ _CODE = re.compile(
 )
 _BLOCK_IDS = ("id", "call_id", "tool_use_id")
 _DRAWN_BLOCKS = frozenset({"text", "output_text", "reasoning", "thinking", "function_call", "tool_call", "tool_use"})
+_DIGIT = re.compile(r"\d")
 _END_MARKS = frozenset(" .?!…")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fingerprint:
-    """A request's identity: `key` is looked up, `exact` tells a repeat to the letter from one that differs in form."""
+    """A request's identity.
 
-    key: str
+    `exact` tells a repeat to the letter from one that differs in form; `key`, by which answers are kept, does not.
+    `question` is what may be compared loosely, empty where nothing may.
+    """
+
     exact: str
     partition: str
     question: str
+    secret: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def form(self) -> str | None:
+        """The question without the differences that never matter, None where form may matter."""
+        return normalised(self.question)
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the answer: the same for questions that differ in nothing but form."""
+        return self.exact if self.form is None else _digest(f"{self.partition}\0form\0{self.form}", self.secret)
+
+    def versioned(self, version: str) -> "Fingerprint":
+        """Return the identity under a category's version; the version "" changes nothing."""
+        if not version:
+            return self
+        exact, partition = (
+            _digest(f"{name}\0version\0{version}", self.secret) for name in (self.exact, self.partition)
+        )
+        return Fingerprint(exact, partition, self.question, self.secret)
+
+    def space(self, embedder: str, dimension: int) -> str:
+        """Name the vectors that may be compared with that of the question."""
+        return _digest(f"{self.partition}\0vectors\0{embedder}\0{dimension}", self.secret)
 
 
-def fingerprint(request: Request, *, namespace: str, version: str, secret: bytes | None = None) -> Fingerprint:
+def fingerprint(
+    request: Request,
+    *,
+    namespace: str,
+    version: str,
+    secret: bytes | None = None,
+    asked: Asked | None = None,
+    share: Share = "tenant",
+) -> Fingerprint:
     """Return the identity of a request; with a `secret` an HMAC, so that keys tell nothing and cannot be forged."""
-    question = question_of(request)
-    partition = _digest(_plain(_partition(request, namespace, version, alone=question is not None)), secret)
+    asked = asked_in(request) if asked is None else asked
+    partition = _digest(_plain(_partition(request, namespace, version, asked.frame, share)), secret)
+    return within(partition, asked.question, secret)
+
+
+def within(partition: str, question: str | None, secret: bytes | None = None) -> Fingerprint:
+    """Return the identity of a question in a partition; without a question the partition itself is one request."""
     if question is None:
-        return Fingerprint(partition, partition, partition, "")
-    exact = _digest(f"{partition}\0exact\0{question}", secret)
-    form = normalised(question)
-    key = exact if form is None else _digest(f"{partition}\0form\0{form}", secret)
-    return Fingerprint(key, exact, partition, question)
-
-
-def question_of(request: Request) -> str | None:
-    """Return the text of the last turn if it is the user's and only text, else None."""
-    last = request.messages[-1] if request.messages else None
-    if last is None or last.keys() != {"role", "content"} or last["role"] != "user":
-        return None
-    content = last["content"]
-    if isinstance(content, str):
-        return content
-    texts = [part for part in content or () if isinstance(part, Mapping) and part.get("type") == "text"]
-    return message_text(last) if len(texts) == len(content or ()) and texts else None
+        return Fingerprint(partition, partition, "", secret)
+    return Fingerprint(_digest(f"{partition}\0exact\0{question}", secret), partition, question, secret)
 
 
 def normalised(question: str) -> str | None:
@@ -92,15 +120,16 @@ def _without_end_marks(text: str) -> str:
 def _folded(word: str, before: str, *, shouted: bool) -> str:
     """Return a plain word in small letters; one with a digit, or after one (a unit: 5 Mg, 5 mg), as it is."""
     bare = word.strip(".,;:!?()'-/…")
-    has_digit = any(letter.isdigit() for letter in before + bare)
     small = bare[1:] == bare[1:].lower() and (len(bare) > 1 or bare in "IAiaoO")
-    return word.casefold() if not has_digit and (shouted or small) else word
+    if not (shouted or small) or _DIGIT.search(bare) or _DIGIT.search(before):
+        return word
+    return word.casefold()
 
 
-def _partition(request: Request, namespace: str, version: str, *, alone: bool) -> list[Any]:
-    messages = request.messages[:-1] if alone else request.messages
-    tenant = request.scope.tenant
-    return [tenant, namespace, version, request.dialect, request.model, request.params, _canonical(messages)]
+def _partition(request: Request, namespace: str, version: str, frame: Sequence[Message], share: Share) -> list[Any]:
+    scope = request.scope
+    whose = {"global": [], "tenant": [scope.tenant], "user": [scope.tenant, scope.user]}[share]
+    return [*whose, namespace, version, request.dialect, request.model, request.params, _canonical(frame)]
 
 
 def _canonical(messages: Sequence[Message]) -> list[Any]:

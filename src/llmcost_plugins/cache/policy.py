@@ -1,12 +1,55 @@
-"""Which questions a cache may answer at all: rules that can be read.
+"""Which questions a cache may answer at all, how loosely and for how long: rules that can be read.
 
 They look at the user's question only, and err towards asking the model.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Category: TypeAlias = Literal["general", "live", "personal", "creative"]
+from llmcost_plugins.errors import ConfigurationError
+
+Mode: TypeAlias = Literal["off", "exact", "semantic"]
+
+_MODES = ("off", "exact", "semantic")
+_MINUTE, _HOUR = 60.0, 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is done with the questions of one category.
+
+    Args:
+        mode: `off` neither answers nor keeps; `exact` answers the same question, `semantic` also one that means the
+            same.
+        ttl: Seconds that an answer is kept; hits do not extend it.
+        threshold: The likeness from which a question means the same; that of the cache's calibration by default.
+        version: Change it to forget all answers of the category.
+    """
+
+    mode: Mode = "semantic"
+    ttl: float = 48 * _HOUR
+    threshold: float | None = None
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise ConfigurationError(f"`mode` is {self.mode!r}; expected one of {', '.join(_MODES)}")
+        if not self.ttl > 0:
+            raise ConfigurationError(f"`ttl` is {self.ttl!r}; expected seconds above 0")
+
+
+DEFAULT_POLICIES: Mapping[str, Policy] = {
+    "faq": Policy(),
+    "summary": Policy(mode="exact", ttl=12 * _HOUR),
+    "classification": Policy(mode="exact", ttl=24 * _HOUR),
+    "code": Policy(mode="exact"),
+    "maths": Policy(mode="exact"),
+    "live": Policy(mode="exact", ttl=5 * _MINUTE),
+    "personal": Policy(mode="off"),
+    "creative": Policy(mode="off"),
+}
 
 _READ = 1_000
 _GAP = "[^.?!]{0,60}"  # within a sentence, and bounded: an open end twice over takes minutes on a long text
@@ -37,6 +80,8 @@ _PERSONAL = re.compile(
 )
 _HOW_TO = re.compile(
     r"^\W*(?:(?:hi|hello|hey|please)\W+)*(?:how (?:(?:do|can|should|would|could) (?:i|we|you)|to)"
+    r"|what(?:'s| is| are) the (?:\w+ )?(?:ways?|steps?|procedure|process) (?:to|for|of)|is there a way to"
+    r"|what (?:do|should|can|must) i (?:have to |need to )?do to|what (?:do|would) i need to"
     r"|where (?:can|do) (?:i|we)|(?:can|could|may) (?:i|we) (?!get|see|have|know|view|check))\b[^\d]*$",
     re.IGNORECASE,
 )
@@ -49,11 +94,43 @@ _CREATIVE = re.compile(
 )
 
 
-def category_of(question: str) -> Category:
+_SUMMARY = re.compile(
+    r"^\W*(?:please |can you |could you )*(?:summari[sz]e|sum up|condense|shorten|tl;?dr|what are the key points"
+    r"|give (?:me )?(?:a |the )?(?:brief |short )?(?:summary|overview|gist) of)\b",
+    re.IGNORECASE,
+)
+_CLASSIFICATION = re.compile(
+    r"\b(?:classify|categori[sz]e|label (?:the|this|each)|what (?:is the )?(?:sentiment|category|intent|tone)"
+    r"|which category|positive or negative|positive, negative|spam or)\b",
+    re.IGNORECASE,
+)
+_CODE = re.compile(
+    r"```|\b(?:def|class|function|import|return|public static|select \w+ from|#include)\b.{0,40}[(;:{]|[{};]\s*$|=>"
+    r"|</\w+>|\b(?:write|fix|debug|refactor|review|implement)\b.{0,40}"
+    r"\b(?:code|function|script|query|regex|program|class|method)\b"
+    r"|\b(?:traceback|stack trace|syntaxerror|typeerror|nullpointerexception|segfault)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_MATHS = re.compile(
+    r"\d\s*(?:[-+*/^\u00d7\u00f7]|plus|minus|times|divided by|modulo)\s*\d|\b\d+(?:\.\d+)?\s*(?:%|percent) of\b"
+    r"|\b(?:calculate|compute|solve|integrate|differentiate|square root|derivative|integral|factorial|equation)\b",
+    re.IGNORECASE,
+)
+
+
+def category_of(question: str) -> str:
     """Return the first category whose rule matches the question; of a long text, its beginning or its end."""
     text = question if len(question) <= 2 * _READ else f"{question[:_READ]}\n{question[-_READ:]}"
+    if _SUMMARY.search(text):
+        return "summary"
+    if _CLASSIFICATION.search(text):
+        return "classification"
     if _CREATIVE.search(text):
         return "creative"
     if _PERSONAL.search(text) and not _HOW_TO.search(text):
         return "personal"
-    return "live" if _LIVE.search(text) else "general"
+    if _LIVE.search(text):
+        return "live"
+    if _CODE.search(text):
+        return "code"
+    return "maths" if _MATHS.search(text) else "faq"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmcost_plugins import __version__
+from llmcost_plugins.cli.cache import add_cache, add_calibrate
 from llmcost_plugins.errors import LLMCostError
 
 _KEYS = ("OPENAI_API_KEY", "LLMCOST_API_KEY")
@@ -31,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llmcost {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_demo(commands)
+    add_cache(commands)
+    add_calibrate(commands)
     return parser
 
 

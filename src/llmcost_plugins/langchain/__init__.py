@@ -7,6 +7,7 @@ from llmcost_plugins.langchain.cache import SemanticCache
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.chat import CostAwareChatModel
 from llmcost_plugins.langchain.embeddings import LocalEmbeddings
+from llmcost_plugins.langchain.judge import ChatJudge
 from llmcost_plugins.ledger import track
 from llmcost_plugins.scope import scope
 
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from llmcost_plugins.langchain.middleware import CostAwareMiddleware as CostAwareMiddleware
 
 # not `CostAwareMiddleware`: it needs an extra, which a star import must not
-__all__ = ["CostAwareChatModel", "CostCallbackHandler", "LocalEmbeddings", "SemanticCache", "scope", "track"]
+__all__ = [
+    "ChatJudge",
+    "CostAwareChatModel",
+    "CostCallbackHandler",
+    "LocalEmbeddings",
+    "SemanticCache",
+    "scope",
+    "track",
+]
 
 
 def __getattr__(name: str) -> Any:

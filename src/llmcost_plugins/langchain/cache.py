@@ -1,10 +1,15 @@
 """The cache as LangChain's `set_llm_cache` takes it."""
 
+import asyncio
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.load import dumps
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, Generation
 from typing_extensions import override
 
@@ -64,12 +69,24 @@ class SemanticCache(BaseCache):
     @override
     def clear(self, **kwargs: Any) -> None:
         """Forget every answer in the store."""
-        drive(self.cache.clear())
+        self.cache.clear()
 
     @override
     async def aclear(self, **kwargs: Any) -> None:
         """Do as `clear` without blocking the event loop."""
-        await adrive(self.cache.clear())
+        await asyncio.to_thread(self.cache.clear)
+
+    def warm(self, model: BaseChatModel, answers: Iterable[tuple[LanguageModelInput, str | AIMessage]]) -> int:
+        """Keep answers that are known beforehand, for a chat model; tell how many were offered to the cache."""
+        offered = 0
+        for given, answer in answers:
+            message = (
+                AIMessage(answer, response_metadata={"finish_reason": "stop"}) if isinstance(answer, str) else answer
+            )
+            prompt = dumps(model._convert_input(given).to_messages())
+            self.update(prompt, model._get_llm_string(), [ChatGeneration(message=message)])
+            offered += 1
+        return offered
 
     def _look_up(self, prompt: str, llm_string: str) -> Plan[list[Generation] | None]:
         try:

@@ -1,7 +1,7 @@
 """The routing chat model: cache, tiers and ledger around any LangChain chat models."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,10 +25,11 @@ from pydantic import PrivateAttr
 from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
+from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, account_of, cache_of, models_of, refuse_unknown, router_of, serve
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound, prepared
-from llmcost_plugins.langchain.convert import BILLED, DOOR, to_message
+from llmcost_plugins.langchain.convert import BILLED, DOOR, question_in, tags_in, to_message, to_reply
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook
@@ -253,17 +254,37 @@ class CostAwareChatModel(BaseChatModel):
                 run.shown.append(chunk)
                 yield chunk
 
+    def warm(self, answers: Iterable[tuple[LanguageModelInput, str | AIMessage]]) -> int:
+        """Keep answers that are known beforehand, as of an FAQ; tell how many were offered to the cache."""
+        if self._cost_cache is None:
+            raise ConfigurationError("there is no cache to warm; pass `cache=True` or a `Cache`")
+        offered = 0
+        for given, answer in answers:
+            caller = Caller(self._convert_input(given).to_messages(), ensure_config(), None, {})
+            message = (
+                AIMessage(answer, response_metadata={"finish_reason": "stop"}) if isinstance(answer, str) else answer
+            )
+            reply = to_reply(message, call_id="")
+            drive(self._cost_cache.store(self._request(caller, current_scope()), reply, self._account.sink))
+            offered += 1
+        return offered
+
     def _plan(self, caller: Caller, scope: Scope | None = None) -> Plan[Reply]:
+        request = self._request(caller, scope or current_scope())
+        return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
+
+    def _request(self, caller: Caller, scope: Scope) -> Request:
         metadata = {**(self.metadata or {}), **(caller.config.get("metadata") or {})}
-        caller.scope = overlaid(scope or current_scope(), metadata)
-        request = Request(
+        caller.scope = overlaid(scope, metadata)
+        return Request(
             messages=tuple(to_message(message) for message in caller.messages),
             model=self._identity,
             params=caller.params(),
             dialect="langchain",
             scope=caller.scope,
+            question=question_in(metadata),
+            tags=tags_in(metadata),
         )
-        return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
 
     @cached_property
     def _identity(self) -> str:

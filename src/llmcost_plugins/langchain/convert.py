@@ -17,6 +17,8 @@ _SAID_BY = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status
 _NO_DETAILS: Mapping[str, Any] = {}
 _ANSWER_FIELDS = ("content", "name", "tool_calls", "invalid_tool_calls", "additional_kwargs", "response_metadata")
 DOOR = "llmcost"  # what a flow door calls itself where LangChain asks for a provider
+QUESTION = "llmcost_query"  # metadata keys
+TAGS = "llmcost_tags"
 BILLED = "llmcost_billed"  # marks answers in `response_metadata` that a flow door has recorded already
 _REPORTS_FINISH = frozenset({"openai", "azure", "anthropic"})
 
@@ -145,16 +147,34 @@ def hit_of(message: BaseMessage, *, call_id: str) -> Hit | None:
     """Return the cache hit that a message came from: ours by its mark, another cache's by LangChain's zero cost."""
     mark = message.response_metadata.get("llmcost")
     if mark is not None and "hit_id" in mark:
-        return Hit(mark["cache"], mark["entry_id"], age=mark["age"], id=mark["hit_id"])
+        return Hit(mark["cache"], mark["entry_id"], mark["age"], mark.get("similarity", 1.0), mark["hit_id"])
     usage = getattr(message, "usage_metadata", None)
     return Hit("foreign", "", id=call_id) if usage is not None and usage.get("total_cost") == 0 else None
+
+
+def question_in(metadata: Mapping[str, Any]) -> str | None:
+    """Return the user's own question where `metadata` names it, in prompts that hold retrieved passages as well."""
+    question = metadata.get(QUESTION)
+    return question if isinstance(question, str) and question else None
+
+
+def tags_in(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names by which the answer may be invalidated later."""
+    tags = metadata.get(TAGS) or ()
+    return (tags,) if isinstance(tags, str) else tuple(str(tag) for tag in tags)
 
 
 def hit_mark(hit: Hit | None) -> dict[str, Any]:
     """Return what a hit says of itself in `response_metadata["llmcost"]`."""
     if hit is None:
         return {}
-    return {"cache": hit.tier, "age": hit.age, "entry_id": hit.entry_id, "hit_id": hit.id}
+    return {
+        "cache": hit.tier,
+        "similarity": hit.similarity,
+        "age": hit.age,
+        "entry_id": hit.entry_id,
+        "hit_id": hit.id,
+    }
 
 
 def to_usage_metadata(usage: Usage) -> Any:
