@@ -162,6 +162,9 @@ def test_a_graph_keeps_up_with_changes(crowd: Any) -> None:
     for number in range(0, 1_000, 10):
         assert numbers(index, crowd[number], 1) == [100_000 + number]
     assert {*range(1_000, 3_000)}.isdisjoint(n for row in crowd[1_000:1_100] for n in numbers(index, row, 11))
+    index.put(20_000, crowd[0].tobytes(), "20000")
+    assert {100_000, 20_000} == set(numbers(index, crowd[0], 2))
+    index.put(20_000, crowd[20_000].tobytes(), "20000")
     for number in range(3_000, 17_000):
         index.remove(number)
     assert not index.uses_graph

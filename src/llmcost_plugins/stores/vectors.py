@@ -98,7 +98,8 @@ class VectorIndex:
         """
         new = self._checked(vector)
         with self._lock:
-            self._remove(number)
+            if self._remove(number) and self._graph is not None:
+                self._prune_graph()  # it takes no number twice
             row = self._room(len(new))
             self._matrix[row] = new
             self._expires[row] = until = math.inf if expires is None else expires

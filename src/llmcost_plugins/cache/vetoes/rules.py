@@ -5,6 +5,7 @@ be given again. They look for a difference that counts, not for likeness: that i
 small words say counts only where the topical words are the same; else the questions differ in too much to tell.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -15,6 +16,9 @@ from llmcost_plugins.cache.vetoes.spelling import same_word
 
 Veto: TypeAlias = Callable[[Reading, Reading], bool]
 
+_CAPITALS = re.compile(r"\b(?:[A-Z]{2,}|[B-HJ-Z])\b")
+_FACTORIAL = re.compile(r"\d!(?!\s*$)|\d!$")
+_PREPOSITIONS = frozenset("to in on for with from at by during under within via per as of".split())
 _SMALL_CHANGE = 2  # words, other than those that carry the topic, by which sentences in another order may differ
 _PHRASE = 3  # words that carry the topic, of a phrase that stands in for another
 _REWRITTEN = 3  # other words by which the rest differs, from which a phrase has not just been replaced
@@ -121,6 +125,21 @@ def words(asked: Reading, stored: Reading) -> bool:
     return _is_phrase(mine) and _is_phrase(theirs) and _changed(_frame(asked), _frame(stored)) < _REWRITTEN
 
 
+def additions(asked: Reading, stored: Reading) -> bool:
+    """But for a condition that only one of them has the same: `to Switzerland`, `on sale items`, `in psi`."""
+    mine, theirs = _alone(asked, stored), _alone(stored, asked)
+    if bool(mine) == bool(theirs) or _changed(_frame(asked), _frame(stored)) >= _REWRITTEN:
+        return False
+    return _is_condition(asked, mine) if mine else _is_condition(stored, theirs)
+
+
+def form(asked: Reading, stored: Reading) -> bool:
+    """Capitals or marks that change the meaning: `IT` and `it`, `5 M` and `5 m`, `3!` and `3`."""
+    if _FACTORIAL.findall(asked.text) != _FACTORIAL.findall(stored.text):
+        return True
+    return _capital(asked, stored) or _capital(stored, asked)
+
+
 def persons(asked: Reading, stored: Reading) -> bool:
     """But for a pronoun the same: `my` in place of `your`."""
     if asked.topic != stored.topic:
@@ -161,8 +180,8 @@ def times(asked: Reading, stored: Reading) -> bool:
 
 
 VETOES: tuple[Veto, ...] = (
-    length, language, numbers, dates, units, codes, signs, negation, opposites, asks, names, persons, limits,
-    quantities, times, order, words,
+    length, language, numbers, dates, units, codes, signs, form, negation, opposites, asks, names, persons, limits,
+    quantities, times, order, words, additions,
 )  # fmt: skip
 
 
@@ -177,6 +196,28 @@ def same_content(asked: Reading, stored: Reading) -> bool:
     """Tell whether two questions have the same topical words in the same order, but for spelling."""
     pairs = zip(asked.content, stored.content, strict=False)
     return 0 < len(asked.content) == len(stored.content) and all(_same(a, b) for a, b in pairs)
+
+
+def _is_condition(reading: Reading, added: Sequence[tuple[int, Word]]) -> bool:
+    """Tell whether the words are one phrase behind a preposition, or a sentence of their own."""
+    if not _is_phrase(added):
+        return False
+    start = next(n for n, word in enumerate(reading.words) if word is added[0][1])
+    clause = added[0][1].clause
+    alone = all(word.clause != clause or any(word is other for _, other in added) for word in reading.content)
+    return alone or any(word.text in _PREPOSITIONS for word in reading.words[max(0, start - 2) : start])
+
+
+def _capital(reading: Reading, other: Reading) -> bool:
+    """Tell whether one writes in capitals what is another word in small letters, and the other has that word."""
+    if reading.text.isupper() or other.text.isupper():
+        return False
+    capitals = {word for word in _CAPITALS.findall(reading.text) if _is_another_word(word.lower())}
+    return any(word not in other.text and re.search(rf"\b{word.lower()}\b", other.text) for word in capitals)
+
+
+def _is_another_word(small: str) -> bool:
+    return len(small) == 1 or small in english.FUNCTION_WORDS
 
 
 def _lacks(reading: Reading, codes: Iterable[str]) -> bool:
