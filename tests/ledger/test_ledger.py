@@ -193,6 +193,58 @@ def test_decisions_are_counted_and_routing_choices_are_not_money() -> None:
     assert ledger.to_records() == []
 
 
+def missed(veto: str = "", reason: str = "nothing near enough", **changes: Any) -> CacheMissed:
+    return replace(CacheMissed(time=NOW, reason=f"vetoed: {veto}" if veto else reason, veto=veto), **changes)
+
+
+def test_hits_are_counted_by_tier_and_misses_by_reason_and_veto() -> None:
+    hits = [hit("h1"), hit("h2", "semantic"), hit("h3", "semantic", scope=ACME), hit("h4", "normalised")]
+    misses = [missed(), missed("numbers"), missed("numbers", scope=ACME), missed("negation")]
+    sums = totals_of(*hits, *misses)
+    assert sums.hits_by_tier == {"exact": 1, "semantic": 2, "normalised": 1}
+    assert sums.misses_by_reason == {"nothing near enough": 1, "vetoed": 3}
+    assert sums.vetoes == {"numbers": 2, "negation": 1}
+
+
+def test_a_reason_is_counted_without_what_follows_it() -> None:
+    assert totals_of(missed(reason="no lasting form: <object 1>")).misses_by_reason == {"no lasting form": 1}
+
+
+def test_a_draft_from_the_cache_that_is_given_up_is_no_hit_of_any_tier() -> None:
+    assert totals_of(hit("h1", "semantic"), escalated("h1")).hits_by_tier == {}
+
+
+def test_the_names_of_vetoes_are_bounded() -> None:
+    parts = [filled(*(missed(f"{part}-{n}" * 40) for n in range(100))) for part in "ab"]
+    whole = filled(keep=1)
+    for part in parts:
+        assert len(part.totals().vetoes) == 33
+        assert max(map(len, part.totals().vetoes)) <= 60
+        whole.merge(json.loads(json.dumps(part.to_dict())))
+    sums = whole.totals()
+    assert len(sums.vetoes) == 33
+    assert sum(sums.vetoes.values()) == sums.misses == 200
+
+
+def test_a_summary_is_not_changed_by_what_is_recorded_later() -> None:
+    ledger = filled(*(missed("numbers") for _ in range(20)), keep=1)
+    before = ledger.totals()
+    for _ in range(20):
+        ledger.record(missed("numbers"))
+    assert before.vetoes == {"numbers": 20}
+    assert ledger.totals().vetoes == {"numbers": 40}
+
+
+def test_a_state_without_counts_by_name_is_read() -> None:
+    state = filled(hit(), missed("numbers")).to_dict()
+    for row in state["totals"]:
+        for name in ("hits_by_tier", "misses_by_reason", "vetoes"):
+            del row[name]
+    whole = filled()
+    whole.merge(state)
+    assert (whole.totals().hits, whole.totals().misses, whole.totals().vetoes) == (1, 1, {})
+
+
 # --- A while
 
 
@@ -565,10 +617,39 @@ def test_a_summary_reads_as_text() -> None:
     assert repr(ledger).startswith("<Ledger: 3 requests")
 
 
+def test_hits_by_tier_and_vetoes_by_name_are_a_line_each_where_there_are_any() -> None:
+    misses = [missed("numbers"), missed("numbers"), missed("negation"), missed()]
+    lines = [line.split() for line in str(filled(hit("h1"), hit("h2", "semantic"), *misses)).splitlines()]
+    assert ["hits", "1", "exact,", "1", "semantic"] in lines
+    assert ["vetoed", "2", "numbers,", "1", "negation"] in lines
+    assert "vetoed" not in str(filled(hit()))
+    assert "hits" not in [line.split()[0] for line in str(filled(call())).splitlines()]
+
+
+def test_rare_vetoes_are_shown_together() -> None:
+    text = str(filled(*(missed(f"v{n}") for n in range(9)), missed("v8")))
+    assert "2 v8, 1 v0, 1 v1, 1 v2, 1 v3, 1 v4, 3 more" in text
+    assert "1 v5, 1 v6\n" in str(filled(*(missed(f"v{n}") for n in range(7))))
+
+
+def test_a_hit_by_meaning_says_how_near_it_was() -> None:
+    found = CacheHit(
+        call_id="h",
+        time=NOW,
+        hit=Hit("semantic", "e", 3.0, 0.9412),
+        provider="",
+        model="",
+        usage=Usage(),
+        question="A?",
+    )
+    (line,) = filled(found).summary().hit_lines()
+    assert line == "'A?': means the same as a question answered before, cosine 0.94, answered 3.0 s before"
+
+
 def test_every_kind_of_hit_is_explained() -> None:
-    tiers: Sequence[Any] = ("exact", "normalised", "coalesced", "foreign")
+    tiers: Sequence[Any] = ("exact", "normalised", "semantic", "coalesced", "foreign")
     lines = filled(*(hit(tier, tier=tier) for tier in tiers)).summary().hit_lines()
-    assert len(set(lines)) == 4
+    assert len(set(lines)) == len(tiers)
 
 
 def test_html_is_escaped() -> None:
@@ -738,6 +819,10 @@ kinds = st.tuples(
 )
 
 
+def count(by_name: dict[str, int], name: str) -> None:
+    by_name[name] = by_name.get(name, 0) + 1
+
+
 def naive(steps: Sequence[tuple[str, Scope, int, int]]) -> tuple[list[Event], Totals]:
     """Return events, and what they add up to by the plainest of means."""
     events: list[Event] = []
@@ -776,10 +861,16 @@ def naive(steps: Sequence[tuple[str, Scope, int, int]]) -> tuple[list[Event], To
             sums.requests += 1
             sums.hits += 1
             sums.foreign_hits += kind == "foreign"
+            count(sums.hits_by_tier, tier)
             sums.cache_saved += usage.input_tokens * 10**6 + usage.output_tokens * 2 * 10**6
         elif kind == "miss":
-            events.append(CacheMissed(time=at, reason="", scope=scope))
+            veto = ("", "numbers", "negation")[amount % 3]
+            reason = f"vetoed: {veto}" if veto else "not asked before"
+            events.append(CacheMissed(time=at, reason=reason, veto=veto, scope=scope))
             sums.misses += 1
+            count(sums.misses_by_reason, "vetoed" if veto else reason)
+            if veto:
+                count(sums.vetoes, veto)
         else:
             events.append(ComponentFailed(time=at, component="cache", error="", scope=scope))
             sums.component_failures += 1

@@ -12,7 +12,14 @@ import pytest
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.pricing import PICO, PriceBook
 from llmcost_plugins.replay.demo import Demo, Endpoint, estimate, run_demo
-from llmcost_plugins.replay.report import check_writable, headline, html_report, table_rows, write_report
+from llmcost_plugins.replay.report import (
+    check_writable,
+    headline,
+    html_report,
+    table_rows,
+    write_report,
+    wrong_hit_lines,
+)
 from llmcost_plugins.replay.traffic import Row, Traffic, support_traffic
 from llmcost_plugins.testing import FakeProvider
 
@@ -107,6 +114,72 @@ def test_wrong_hits_are_hits_whose_answer_was_bought_for_another_label(labels: S
     assert len(demo.layered.wrong_hits) == wrong
     assert all(outcome.right is False for outcome in demo.layered.wrong_hits)
     assert demo.plain.wrong_hits == []
+
+
+@pytest.mark.parametrize(("asked", "tier"), [("What is tea?", "exact"), ("what is  tea", "normalised")])
+def test_a_wrong_hit_names_the_request_whose_answer_was_given(asked: str, tier: str) -> None:
+    answers = {"strong_answer": "Yes.", "weak_answer": "Yes.", "weak_right": True}
+    rows = [
+        row("What is milk?", 1, answer_id="b", **answers),
+        row("What is tea?", 2, answer_id="b", **answers),
+        row("What is salt?", 3, answer_id="b", **answers),
+        row(asked, 4, answer_id="c", **answers),
+    ]
+    (wrong,) = run_demo(traffic_of(*rows), latency=0).layered.wrong_hits
+    assert wrong.hit == tier
+    assert wrong.bought_for == rows[1]
+
+
+PAIR = ("What are the fees for top-ups?", "What are the fees for top ups?")
+
+
+@pytest.fixture(scope="module")
+def by_meaning() -> Demo:
+    """Return a demo with a hit by meaning that its labels call wrong, and a veto."""
+    questions = (*PAIR, "Who invented the zip?", "How do I withdraw 100 euros?", "How do I withdraw 1000 euros?")
+    return run_demo(traffic_of(*(row(text, n, answer_id=str(n)) for n, text in enumerate(questions))), latency=0)
+
+
+def test_hits_by_meaning_and_vetoes_are_in_the_table(by_meaning: Demo) -> None:
+    figures = {name: (before, after) for name, before, after in table_rows(by_meaning)}
+    assert figures["hits"] == ("0 (0.0%)", "1 (20.0%)")
+    assert [figures[f"  {tier}"][1] for tier in ("exact", "normalised", "semantic")] == ["0", "0", "1"]
+    assert figures["near, but vetoed"] == ("0", "1 numbers")
+    assert figures["wrong hits"][1] == "1 of 1"
+
+
+def test_hits_and_misses_by_name_are_all_requests(demo: Demo) -> None:
+    sums = demo.layered.summary.totals
+    assert sum(sums.hits_by_tier.values()) + sum(sums.misses_by_reason.values()) == len(demo.traffic.rows)
+    assert len(demo.layered.misses) == sums.misses
+    assert demo.plain.misses == ()
+
+
+def test_a_wrong_hit_by_meaning_shows_both_questions_and_labels(by_meaning: Demo) -> None:
+    (wrong,) = by_meaning.layered.wrong_hits
+    assert wrong.bought_for is not None
+    assert (wrong.bought_for.question, wrong.row.question) == PAIR
+    assert 0.9 < wrong.similarity < 1
+    (line,) = wrong_hit_lines(by_meaning)
+    assert line == (
+        f"wrong hit (semantic, cosine {wrong.similarity:.2f}): {PAIR[1]!r} [1] was given the answer to {PAIR[0]!r} [0]"
+    )
+    text = Page(html_report(by_meaning)).text
+    assert "Wrong hits: 1" in text
+    assert all(f"{question!r} [" in text for question in PAIR)
+
+
+def test_the_page_shows_what_vetoes_refused(by_meaning: Demo) -> None:
+    text = Page(html_report(by_meaning)).text
+    for shown in ("numbers: 1", "How do I withdraw 1000 euros?", "cache, semantic", "model: vetoed"):
+        assert shown in text
+
+
+def test_many_wrong_hits_are_counted_after_the_first() -> None:
+    demo = labelled("a", "b", "c", "d")
+    assert [line.startswith("wrong hit (exact)") for line in wrong_hit_lines(demo, 2)] == [True, True, False]
+    assert wrong_hit_lines(demo, 2)[-1] == "... and 1 more wrong hits, in the report"
+    assert wrong_hit_lines(labelled("a", "a")) == []
 
 
 def test_a_wrong_hit_lowers_the_quality() -> None:

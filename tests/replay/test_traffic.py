@@ -143,6 +143,16 @@ def test_csv_with_quotes_and_line_breaks(tmp_path: Path) -> None:
     assert rows[0].at == 5
 
 
+@pytest.mark.parametrize(
+    "headings", ["text,category", "Text,Category", " query , intent", "label,question", '"Prompt","LABEL"']
+)
+def test_csv_with_a_column_of_labels_is_labelled(headings: str, tmp_path: Path) -> None:
+    cells = "drinks,What is tea?" if headings.startswith("label") else "What is tea?,drinks"
+    traffic = load(tmp_path, f"{headings}\n{cells}\n", "t.csv")
+    assert traffic.labelled
+    assert [(row.question, row.answer_id) for row in traffic.rows] == [("What is tea?", "drinks")]
+
+
 def test_empty_cells_say_nothing(tmp_path: Path) -> None:
     names = ("question", *(name for name in FULL if name not in ("messages", "id", "at", "kind")))
     with (tmp_path / "t.csv").open("w", newline="") as file:

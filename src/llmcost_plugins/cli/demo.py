@@ -27,7 +27,7 @@ def demo(
 ) -> int:
     """Run the demo; returns the exit code."""
     from llmcost_plugins.replay.demo import Endpoint, run_demo
-    from llmcost_plugins.replay.report import check_writable, headline, table_rows, write_report
+    from llmcost_plugins.replay.report import check_writable, headline, table_rows, write_report, wrong_hit_lines
     from llmcost_plugins.replay.traffic import load_traffic, support_traffic
 
     check_writable(report)
@@ -43,7 +43,7 @@ def demo(
         result = run_demo(sent, endpoint=endpoint, progress=progress)
     write_report(result, report)
     _print_table(result, table_rows(result))
-    print(headline(result))
+    print(*wrong_hit_lines(result), headline(result), sep="\n")
     print(f"report: {report.resolve()}")
     return 0 if result.layered.billed_is_served is not False else 1
 

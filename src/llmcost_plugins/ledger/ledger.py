@@ -5,7 +5,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from llmcost_plugins.events import CacheHit, CallFinished, Escalated, Event
 from llmcost_plugins.forks import after_fork
 from llmcost_plugins.ledger.state import State, add, parse
 from llmcost_plugins.ledger.summary import Summary, summarise
-from llmcost_plugins.ledger.totals import Key, Totals
+from llmcost_plugins.ledger.totals import Key, Totals, total
 from llmcost_plugins.pricing import PriceBook, default_prices, usd
 from llmcost_plugins.types import Scope, Usage, new_id
 
@@ -184,7 +183,7 @@ class Ledger:
         self._given_up.difference_update(valued.hit.call_id for valued in hits)
 
     def _copy_of_folded(self) -> dict[Key, Totals]:
-        return {key: replace(totals) for key, totals in self._folded.items()}
+        return {key: total([totals]) for key, totals in self._folded.items()}
 
     def _worth(self, hit: CacheHit) -> int | None:
         try:

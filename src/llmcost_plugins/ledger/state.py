@@ -1,14 +1,13 @@
 """A ledger's sums and rows in plain JSON, as they travel between processes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.ledger.totals import Key, Totals, total
+from llmcost_plugins.ledger.totals import COUNTS, SUMS, Key, Totals, counts, total
 from llmcost_plugins.types import Scope
 
-_NAMES = tuple(f.name for f in fields(Totals))
 _SCOPE = Scope._fields
 
 
@@ -56,4 +55,6 @@ def _state(data: Mapping[str, Any]) -> State:
 
 def _sums(row: Mapping[str, Any]) -> tuple[Key, Totals]:
     key = Key(row["provider"], row["model"], row["tier"], Scope(*(row[name] for name in _SCOPE)))
-    return key, Totals(**{name: int(row.get(name, 0)) for name in _NAMES})
+    sums: dict[str, Any] = {name: int(row.get(name, 0)) for name in SUMS}
+    sums |= {name: counts(row.get(name, {})) for name in COUNTS}
+    return key, Totals(**sums)

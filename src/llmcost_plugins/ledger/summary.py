@@ -11,9 +11,11 @@ from llmcost_plugins.ledger.totals import Key, Totals, total
 from llmcost_plugins.pricing import usd
 
 _SHOWN_HITS = 5
+_SHOWN_NAMES = 6
 _REASONS = {
     "exact": "the same request",
     "normalised": "the same question but for case, spacing or end marks",
+    "semantic": "means the same as a question answered before, cosine {similarity:.2f}",
     "coalesced": "asked while the same question was being answered",
     "foreign": "a hit of another cache",
 }
@@ -100,6 +102,8 @@ class Summary:
         escalated = f"{sums.escalations:,} ({percent(self.escalation_rate)}), {money(sums.escalated_cost)} of drafts"
         notes = f"{sums.estimated:,} with estimated usage, {sums.approximate:,} at an approximate price"
         return [
+            (("  hits", by_name(sums.hits_by_tier)), len(sums.hits_by_tier)),
+            (("  vetoed", by_name(sums.vetoes)), len(sums.vetoes)),
             (("  by routing", money(sums.routing_saved)), sums.routing_saved),
             (("escalated", escalated), sums.escalations),
             (("provider prompt cache", money(sums.provider_cache_saved)), sums.provider_cache_saved),
@@ -174,7 +178,7 @@ def _by_cost(groups: Iterable[tuple[str, Totals]]) -> dict[str, Totals]:
 
 
 def _explain(hit: CacheHit) -> str:
-    reason = _REASONS[hit.hit.tier]
+    reason = _REASONS.get(hit.hit.tier, hit.hit.tier).format(similarity=hit.hit.similarity)
     question = f"{hit.question[:60]!r}: " if hit.question else ""
     return f"{question}{reason}" + ("" if hit.hit.tier == "foreign" else f", answered {hit.hit.age:,.1f} s before")
 
@@ -186,6 +190,15 @@ def _ratio(part: int, whole: int) -> float:
 def dollars(pico: int) -> float:
     """Return pico-USD as US dollars, for showing."""
     return float(usd(pico))
+
+
+def by_name(counts: Mapping[str, int]) -> str:
+    """Return counts as people read them, the largest first, and the smallest together."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = _SHOWN_NAMES if len(ordered) > _SHOWN_NAMES + 1 else len(ordered)  # "1 more" is no shorter than its name
+    parts = [f"{times:,} {name}" for name, times in ordered[:shown]]
+    rest = sum(times for _, times in ordered[shown:])
+    return ", ".join([*parts, *([f"{rest:,} more"] if rest else [])])
 
 
 def percent(share: float) -> str:

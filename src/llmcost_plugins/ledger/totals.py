@@ -1,12 +1,16 @@
 """Sums over many calls, exact integers throughout."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event
 from llmcost_plugins.pricing import Cost
 from llmcost_plugins.types import Scope
+
+_MOST_NAMES = 32  # that counts are kept apart by; applications choose the names of categories and vetoes
+_LONGEST_NAME = 60
+_OTHERS = "(other)"
 
 
 class Key(NamedTuple):
@@ -23,7 +27,8 @@ class Totals:
     """What a set of events adds up to; amounts are pico-USD.
 
     `requests` counts what was asked once, however many calls it took; `calls` counts model calls, `paid` those that
-    were billed. `answered` are the calls whose answer was used.
+    were billed. `answered` are the calls whose answer was used. `hits_by_tier` parts `hits`, `misses_by_reason` parts
+    `misses`, and `vetoes` counts the misses that a veto was the reason of; beyond 32 names they count `(other)`.
     """
 
     requests: int = 0
@@ -58,6 +63,9 @@ class Totals:
     routing_saved: int = 0
     provider_cache_saved: int = 0
     unpriced_hits: int = 0
+    hits_by_tier: dict[str, int] = field(default_factory=dict)
+    misses_by_reason: dict[str, int] = field(default_factory=dict)
+    vetoes: dict[str, int] = field(default_factory=dict)
 
     def add_call(self, call: CallFinished, *, given_up: bool = False) -> None:
         """Add a call; `given_up` says that a stronger tier was asked in its place."""
@@ -101,6 +109,7 @@ class Totals:
         """Add a cache hit and what its stored usage would cost now, None where that has no price."""
         self.requests += hit.attempt == 1
         self.hits += 1
+        _count(self.hits_by_tier, hit.hit.tier)
         self.foreign_hits += hit.hit.tier == "foreign"
         if saved is None:
             self.unpriced_hits += 1
@@ -109,9 +118,16 @@ class Totals:
 
     def add_decision(self, event: Event) -> None:
         """Count an event that carries no money."""
-        self.misses += isinstance(event, CacheMissed)
+        if isinstance(event, CacheMissed):
+            self._add_miss(event)
         self.escalations += isinstance(event, Escalated)
         self.component_failures += isinstance(event, ComponentFailed)
+
+    def _add_miss(self, missed: CacheMissed) -> None:
+        self.misses += 1
+        _count(self.misses_by_reason, missed.reason.partition(":")[0])
+        if missed.veto:
+            _count(self.vetoes, missed.veto)
 
     @property
     def saved(self) -> int:
@@ -119,12 +135,32 @@ class Totals:
         return self.cache_saved + self.routing_saved - self.escalated_cost
 
     def __iadd__(self, other: "Totals") -> "Totals":
-        for name in _NAMES:
+        for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in COUNTS:
+            mine: dict[str, int] = getattr(self, name)
+            for counted, times in getattr(other, name).items():
+                _count(mine, counted, times)
         return self
 
 
-_NAMES = tuple(f.name for f in fields(Totals))
+COUNTS = ("hits_by_tier", "misses_by_reason", "vetoes")
+SUMS = tuple(f.name for f in fields(Totals) if f.name not in COUNTS)
+
+
+def counts(given: Mapping[str, int]) -> dict[str, int]:
+    """Return counts by name, of a bounded number of names."""
+    result: dict[str, int] = {}
+    for name, times in given.items():
+        _count(result, str(name), int(times))
+    return result
+
+
+def _count(by_name: dict[str, int], name: str, times: int = 1) -> None:
+    name = name[:_LONGEST_NAME]
+    if name not in by_name and len(by_name) >= _MOST_NAMES:
+        name = _OTHERS
+    by_name[name] = by_name.get(name, 0) + times
 
 
 def _is_retry(call: CallFinished) -> bool:

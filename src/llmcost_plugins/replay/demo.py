@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import MissingExtra, RequestFailed
+from llmcost_plugins.events import CacheMissed, Event, listening
 from llmcost_plugins.ledger import Ledger, Summary
 from llmcost_plugins.ledger.summary import percentile
+from llmcost_plugins.plan import drive
 from llmcost_plugins.pricing import PriceBook, default_prices
 from llmcost_plugins.replay.traffic import Row, Traffic
 from llmcost_plugins.scope import scope
+from llmcost_plugins.stores import Memory
 from llmcost_plugins.testing import FakeProvider, Latency
 from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Usage
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_ANSWER_TOKENS = 200
 _ANSWER_WORDS = 45
+_PAGE = 500
 
 Progress = Callable[[str, int, int], None]
 
@@ -45,7 +49,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request. `right` and `wrong_hit` are None where the traffic does not say."""
+    """What became of one request. `right` and `wrong_hit` are None where the traffic does not say.
+
+    `hit` is the cache's tier, None for an answer that was bought; `similarity` is the cosine of a hit's two questions.
+    `bought_for` is, for a wrong hit, the request whose answer was given again.
+    """
 
     row: Row
     text: str
@@ -55,16 +63,22 @@ class Outcome:
     right: bool | None
     seconds: float
     cost_so_far: int
+    similarity: float = 1.0
+    bought_for: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass through the traffic. `served` is what the provider counted, None where it is not ours."""
+    """One pass through the traffic. `served` is what the provider counted, None where it is not ours.
+
+    `misses` say of each request that the cache did not answer why that is.
+    """
 
     name: str
     summary: Summary
     outcomes: tuple[Outcome, ...]
     served: Any = None
+    misses: tuple[CacheMissed, ...] = ()
 
     @property
     def wrong_hits(self) -> list[Outcome]:
@@ -154,10 +168,12 @@ def run_demo(
     """
     endpoint = endpoint or Endpoint()
     desk = _Desk(endpoint)
+    store = Memory()
     with _provider(desk, endpoint, latency) as (url, provider):
         strong, weak = (_client(model, url, endpoint) for model in (endpoint.strong, endpoint.weak))
-        plain = _pass("plain", traffic, desk, lambda _: strong, provider, progress)
-        layered = _pass("with layers", traffic, desk, _layers(weak, strong, desk), provider, progress)
+        layers = _layers(weak, strong, Cache(store, clock=desk.clock))
+        plain = _pass("plain", traffic, desk, lambda _: strong, _Judge(store), provider, progress)
+        layered = _pass("with layers", traffic, desk, layers, _Judge(store), provider, progress)
     return Demo(traffic, endpoint, plain, layered)
 
 
@@ -195,10 +211,9 @@ def _client(model: str, url: str, endpoint: Endpoint) -> "BaseChatModel":
     return ChatOpenAI(model=model, base_url=url, api_key=endpoint.api_key, cache=False)  # type: ignore[arg-type]
 
 
-def _layers(weak: "BaseChatModel", strong: "BaseChatModel", desk: _Desk) -> Callable[[Ledger], "BaseChatModel"]:
+def _layers(weak: "BaseChatModel", strong: "BaseChatModel", cache: Cache) -> Callable[[Ledger], "BaseChatModel"]:
     from llmcost_plugins.langchain import CostAwareChatModel
 
-    cache = Cache(clock=desk.clock)
     return lambda ledger: CostAwareChatModel(tiers=[weak, strong], cache=cache, ledger=ledger)
 
 
@@ -207,6 +222,7 @@ def _pass(
     traffic: Traffic,
     desk: _Desk,
     build: "Callable[[Ledger], BaseChatModel]",
+    judge: "_Judge",
     provider: FakeProvider | None,
     progress: Progress | None,
 ) -> Run:
@@ -217,13 +233,18 @@ def _pass(
     handler = CostCallbackHandler(ledger=ledger)
     if provider is not None:
         provider.reset()
-    judge = _Judge()
-    outcomes = []
+    outcomes: list[Outcome] = []
+    misses: list[CacheMissed] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, CacheMissed):
+            misses.append(event)
+
     for number, row in enumerate(traffic.rows, start=1):
         desk.row = row
         started = time.perf_counter()
         try:
-            with scope(tenant=row.tenant, user=row.user, feature=row.feature):
+            with scope(tenant=row.tenant, user=row.user, feature=row.feature), listening(note):
                 reply = chat.invoke([dict(message) for message in row.messages], {"callbacks": [handler]})
         except Exception as error:
             raise RequestFailed(f"request {row.id!r} ({number} of {len(traffic.rows)}) failed: {error}") from error
@@ -231,22 +252,26 @@ def _pass(
         outcomes.append(judge.outcome(row, reply, seconds, ledger.spent))
         if progress is not None:
             progress(name, number, len(traffic.rows))
-    return Run(name, ledger.summary(), tuple(outcomes), provider.billed() if provider is not None else None)
+    served = provider.billed() if provider is not None else None
+    return Run(name, ledger.summary(), tuple(outcomes), served, tuple(misses))
 
 
 class _Judge:
     """Holds each cached reply against the labels of the requests that its text was bought for."""
 
-    def __init__(self) -> None:
-        self._bought_for: dict[str, set[str | None]] = {}
+    def __init__(self, store: Memory) -> None:
+        self._entries = store.entries()
+        self._bought_for: dict[str, list[Row]] = {}
 
     def outcome(self, row: Row, reply: "AIMessage", seconds: float, cost_so_far: int) -> Outcome:
         text = str(reply.text)
-        hit = reply.response_metadata.get("llmcost", {}).get("cache")
+        mark = reply.response_metadata.get("llmcost", {})
+        hit = mark.get("cache")
         if hit is None:
-            self._bought_for.setdefault(text, set()).add(row.answer_id)
+            self._bought_for.setdefault(text, []).append(row)
+        bought_for = self._bought_for[text]
         labelled = hit is not None and row.answer_id is not None
-        wrong = row.answer_id not in self._bought_for[text] if labelled else None
+        wrong = all(other.answer_id != row.answer_id for other in bought_for) if labelled else None
         return Outcome(
             row=row,
             text=text,
@@ -256,7 +281,23 @@ class _Judge:
             right=False if wrong else _right(row, text),
             seconds=seconds,
             cost_so_far=cost_so_far,
+            similarity=mark.get("similarity", 1.0),
+            bought_for=self._asked_first(mark["entry_id"], bought_for) if wrong else None,
         )
+
+    def _asked_first(self, entry_id: str, bought_for: Sequence[Row]) -> Row:
+        """Return the request that an entry was kept for; several may have been sold the same text."""
+        question = self._question(entry_id)
+        return next((row for row in reversed(bought_for) if row.question.strip() == question), bought_for[-1])
+
+    def _question(self, entry_id: str) -> str | None:
+        after: str | None = None
+        while page := drive(self._entries.page(after, _PAGE)):
+            for entry in page:
+                if entry.key.startswith(entry_id):
+                    return entry.question.strip()
+            after = page[-1].key
+        return None
 
 
 def _right(row: Row, text: str) -> bool | None:

@@ -3,22 +3,44 @@
 import html
 import os
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 from llmcost_plugins import __version__
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.ledger.summary import dollars, money, percent
+from llmcost_plugins.ledger.summary import by_name, dollars, money, percent
 from llmcost_plugins.pricing import usd
 from llmcost_plugins.replay.demo import Demo, Outcome, Run
+from llmcost_plugins.replay.traffic import Row
 
 _WIDTH, _HEIGHT, _PAD = 720, 260, 46
+_BAR, _LABEL, _LONGEST = 30, 300, 40
+_HIT_TIERS = ("exact", "normalised", "semantic")
+_SHOWN_WRONG = 500
 _COLOURS = ("#8a94a6", "#0b7a75", "#d9822b", "#5b5bd6", "#c23b5a")
+
+
+class Bar(NamedTuple):
+    """One bar of a plot; `shown` is its value as people read it."""
+
+    name: str
+    value: float
+    shown: str
+    colour: str
+
+
+Figure: TypeAlias = tuple[str, Callable[[Run], str]]
+
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
 table{border-collapse:collapse;margin:1rem 0;width:100%}
 td,th{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #e3e7ee}
-td:first-child,th:first-child{text-align:left}caption{text-align:left;font-weight:600;padding:.3rem 0}
+td:first-child,th:first-child{text-align:left;white-space:pre-wrap}
+.text{font-size:.9rem}.text td,.text th{text-align:left;vertical-align:top;min-width:6.5rem;overflow-wrap:anywhere}
+caption{text-align:left;font-weight:600;padding:.3rem 0}
 figure{margin:1.5rem 0}figcaption{color:#566}svg{max-width:100%;height:auto}
 .big{font-size:2.2rem;font-weight:700;color:#0b7a75}
 @media (prefers-color-scheme:dark){body{background:#14181f;color:#dde3ec}td,th{border-color:#2c3442}
@@ -29,7 +51,7 @@ figcaption{color:#9ab}}
 def table_rows(demo: Demo) -> list[tuple[str, str, str]]:
     """Return the demo's table: a figure's name, and its value without and with the layers."""
     plain, layered = demo.plain, demo.layered
-    rows = [(name, of(plain), of(layered)) for name, of in _FIGURES]
+    rows = [(name, of(plain), of(layered)) for name, of in (*_FIGURES, *_hit_figures(layered), *_OUTCOMES)]
     tiers = [
         (f"answered by {tier}", percent(_share(plain, tier)), percent(_share(layered, tier)))
         for tier in _tiers(layered)
@@ -44,8 +66,26 @@ def headline(demo: Demo) -> str:
     text = f"{money(before.cost)} became {money(after.cost)}: {_saved(demo)} on {requests:,} requests"
     wrong = len(demo.layered.wrong_hits)
     quality = demo.layered.quality
-    text += f", {wrong} wrong hits" if demo.traffic.labelled else ""
+    text += f", {wrong:,} wrong hit{'' if wrong == 1 else 's'}" if demo.traffic.labelled else ""
     return text + (f", {percent(quality)} answered right" if quality is not None else "") + "."
+
+
+def wrong_hit_lines(demo: Demo, most: int = 10) -> list[str]:
+    """Return each wrong hit with its two questions, those beyond `most` as their number."""
+    wrong = demo.layered.wrong_hits
+    lines = [
+        f"wrong hit ({_how(hit)}): {_asked(hit.row)} was given the answer to {_asked(hit.bought_for)}"
+        for hit in wrong[:most]
+    ]
+    return lines + ([f"... and {len(wrong) - most:,} more wrong hits, in the report"] if len(wrong) > most else [])
+
+
+def _how(outcome: Outcome) -> str:
+    return f"semantic, cosine {outcome.similarity:.2f}" if outcome.hit == "semantic" else str(outcome.hit)
+
+
+def _asked(row: Row | None) -> str:
+    return "another question" if row is None else f"{row.question[:200]!r} [{row.answer_id}]"
 
 
 def _saved(demo: Demo) -> str:
@@ -95,6 +135,8 @@ Strong model {html.escape(demo.endpoint.strong)}, weak model {html.escape(demo.e
 {_figure("Money spent as the requests came in, in US dollars", _cost_plot(demo))}
 {_figure("What each layer saved, in US dollars, counted on the tokens that were served", _savings_plot(demo))}
 {_figure("How long requests took, in milliseconds (share of requests at most that long)", _latency_plot(demo))}
+{_figure("How many requests the cache answered by each tier, and why others went to a model", _answers_plot(demo))}
+{_vetoes(demo.layered)}
 {_wrong_hits(demo)}
 <p>Made by llmcost_plugins {__version__}: <code>llmcost demo</code>.</p></body></html>
 """
@@ -128,7 +170,19 @@ def _billed(run: Run) -> str:
     return {None: "not known", True: "yes", False: "NO"}[run.billed_is_served]
 
 
-_FIGURES = (
+def _hit_figures(layered: Run) -> list[Figure]:
+    """Return the figures of the cache: hits by tier, and what vetoes refused."""
+    others = sorted(layered.summary.totals.hits_by_tier.keys() - set(_HIT_TIERS))
+    tiers: list[Figure] = [(f"  {tier}", partial(_hits_of, tier)) for tier in (*_HIT_TIERS, *others)]
+    hits: Figure = ("hits", lambda run: f"{run.summary.totals.hits:,} ({percent(run.summary.hit_rate)})")
+    return [hits, *tiers, ("near, but vetoed", lambda run: by_name(run.summary.totals.vetoes) or "0")]
+
+
+def _hits_of(tier: str, run: Run) -> str:
+    return f"{run.summary.totals.hits_by_tier.get(tier, 0):,}"
+
+
+_FIGURES: tuple[Figure, ...] = (
     ("requests", lambda run: f"{len(run.outcomes):,}"),
     ("provider calls", _calls),
     ("tokens", _tokens),
@@ -137,7 +191,8 @@ _FIGURES = (
     ("saved by routing", lambda run: money(run.summary.totals.routing_saved)),
     ("spent on drafts given up", lambda run: money(run.summary.totals.escalated_cost)),
     ("provider prompt cache", lambda run: money(run.summary.totals.provider_cache_saved)),
-    ("hit rate", lambda run: percent(run.summary.hit_rate)),
+)
+_OUTCOMES: tuple[Figure, ...] = (
     ("wrong hits", _wrong),
     ("right answers", _quality),
     ("escalated", lambda run: f"{run.summary.totals.escalations:,}"),
@@ -159,17 +214,31 @@ def _figure(caption: str, svg: str) -> str:
 
 
 def _wrong_hits(demo: Demo) -> str:
-    if not demo.layered.wrong_hits:
+    wrong = demo.layered.wrong_hits
+    rows = [(_asked(hit.row), _asked(hit.bought_for), _how(hit)) for hit in wrong[:_SHOWN_WRONG]]
+    caption = f"Wrong hits: {len(wrong):,}, with the label of each question"
+    return _text_table(caption, ("asked", "given the answer to", "how"), rows)
+
+
+def _vetoes(run: Run) -> str:
+    """Return what vetoes refused: how often each, and the pair that came nearest."""
+    vetoed = sorted((missed for missed in run.misses if missed.veto), key=lambda missed: missed.similarity)
+    likest = {missed.veto: missed for missed in vetoed}
+    rows = [
+        (f"{name}: {times:,}", likest[name].question, likest[name].nearest, f"{likest[name].similarity:.2f}")
+        for name, times in _largest_first(Counter(missed.veto for missed in vetoed))
+    ]
+    caption = "Near, but vetoed: how often, and the two questions that were most alike"
+    return _text_table(caption, ("veto", "asked", "nearest question answered before", "cosine"), rows)
+
+
+def _text_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of texts, nothing where there are no rows."""
+    if not rows:
         return ""
-    rows = "".join(_wrong_row(outcome) for outcome in demo.layered.wrong_hits)
-    return (
-        f"<table><caption>Wrong hits</caption><tr><th>question</th><th>how</th><th>answer given</th></tr>{rows}</table>"
-    )
-
-
-def _wrong_row(outcome: Outcome) -> str:
-    cells = (outcome.row.question[:200], str(outcome.hit), outcome.text[:200])
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table class="text"><caption>{html.escape(caption)}</caption><tr>{head}</tr>{body}</table>'
 
 
 def _cost_plot(demo: Demo) -> str:
@@ -189,22 +258,47 @@ def _latency_plot(demo: Demo) -> str:
 
 def _savings_plot(demo: Demo) -> str:
     sums = demo.layered.summary.totals
-    bars = (
+    amounts = (
         ("cache", dollars(sums.cache_saved)),
         ("routing", dollars(sums.routing_saved)),
         ("drafts given up", -dollars(sums.escalated_cost)),
         ("provider prompt cache", dollars(sums.provider_cache_saved)),
     )
-    longest = max(abs(value) for _, value in bars) or 1.0
+    return _bar_plot(
+        [
+            Bar(name, value, f"{'-' if value < 0 else ''}${abs(value):,.4f}", colour)
+            for (name, value), colour in zip(amounts, _COLOURS[1:], strict=True)
+        ]
+    )
+
+
+def _answers_plot(demo: Demo) -> str:
+    """Return how many requests the cache answered by each tier, and why it left the others to a model."""
+    sums = demo.layered.summary.totals
+    hits = [(f"cache, {tier}", times, _COLOURS[1]) for tier, times in _largest_first(sums.hits_by_tier)]
+    misses = [
+        (f"model: {reason.partition(',')[0]}", times, _COLOURS[0])
+        for reason, times in _largest_first(sums.misses_by_reason)
+    ]
+    return _bar_plot([Bar(name, times, f"{times:,}", colour) for name, times, colour in (*hits, *misses)])
+
+
+def _largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _bar_plot(bars: Sequence[Bar]) -> str:
+    longest = max((abs(bar.value) for bar in bars), default=0.0) or 1.0
     parts = []
-    for place, ((name, value), colour) in enumerate(zip(bars, _COLOURS[1:], strict=True)):
-        y, width = 16 + 44 * place, 420 * abs(value) / longest
+    for place, bar in enumerate(bars):
+        y, width = 8 + _BAR * place, (_WIDTH - _LABEL - 90) * abs(bar.value) / longest
+        name = bar.name if len(bar.name) <= _LONGEST else f"{bar.name[: _LONGEST - 1]}\u2026"
         parts.append(
-            f'<text x="0" y="{y + 18}">{name}</text>'
-            f'<rect x="190" y="{y}" width="{width:.1f}" height="26" fill="{colour}"/>'
-            f'<text x="{198 + width:.1f}" y="{y + 18}">{"-" if value < 0 else ""}${abs(value):,.4f}</text>'
+            f'<text x="0" y="{y + 15}">{html.escape(name)}</text>'
+            f'<rect x="{_LABEL}" y="{y}" width="{width:.1f}" height="20" fill="{bar.colour}"/>'
+            f'<text x="{_LABEL + 8 + width:.1f}" y="{y + 15}">{bar.shown}</text>'
         )
-    return _svg("".join(parts), 16 + 44 * len(bars))
+    return _svg("".join(parts), 8 + _BAR * len(bars))
 
 
 def _line_plot(series: Sequence[Sequence[tuple[float, float]]], names: Sequence[str], *, right: str, top: str) -> str:

@@ -74,8 +74,9 @@ def support_traffic() -> Traffic:
 def load_traffic(path: str | Path) -> Traffic:
     """Read traffic from a `.jsonl` or `.csv` file, which may be gzipped.
 
-    A line needs `messages` or a question (`question`, `text`, `prompt` or `query`); an `answer_id` (or `category`,
-    `intent`, `label`), `weak_right`, `weak_answer` and `strong_answer` make wrong hits and quality measurable.
+    A line needs `messages` or a question (`question`, `text`, `prompt` or `query`). An `answer_id` (or `category`,
+    `intent`, `label`) makes wrong hits measurable: a hit is right where both questions have the same. `weak_right`,
+    `weak_answer` and `strong_answer` make quality measurable. Headings of a CSV file may be in any case.
 
     Raises:
         TrafficError: A line is broken; names file, line and what was expected. Nothing is returned then.
@@ -105,6 +106,7 @@ def _open(path: Path) -> IO[str]:
 def _csv_rows(name: str, lines: IO[str]) -> Iterator[Row]:
     reader = csv.DictReader(lines, strict=True)
     try:
+        reader.fieldnames = [heading.strip().lower() for heading in reader.fieldnames or ()]
         for record in reader:
             yield _row({}, record, name, reader.line_num, reader.line_num - 1)
     except csv.Error as error:
