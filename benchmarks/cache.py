@@ -5,6 +5,7 @@ python -m benchmarks.cache --data DIR [--quick] [--json]
 
 import asyncio
 import itertools
+import math
 import random
 import statistics
 import tempfile
@@ -36,7 +37,7 @@ from llmcost_plugins.testing import FakeProvider, Latency
 from llmcost_plugins.types import Message, Reply, Request, Usage
 
 BANKING_ERROR, QQP_ERROR = 0.01, 0.005
-VCACHE = {"banking77": 0.144, "qqp": 0.020}  # hits at a bound of 2 %, as measured earlier on streams of this kind
+VCACHE = {"banking77": 0.081, "qqp": 0.009}  # hits at a bound of 1 %, as measured earlier on streams of this kind
 ANSWER = "Open the app, go to Settings and follow the steps there. " * 6
 EMBEDDER = RememberingEmbedder(LocalEmbedder(), size=1_000_000)
 WANTED = {
@@ -183,18 +184,25 @@ def shuffles(stream: Stream, count: int) -> Iterator[Stream]:
         yield shuffled
 
 
+def balanced(training: Stream, count: int) -> Stream:
+    """Return about so many questions in a fixed order, of each label as many: a stream's own shares are not known."""
+    shuffled = list(training)
+    random.Random(7).shuffle(shuffled)
+    share, taken = math.ceil(count / len({label for _, label in training})), Counter[str]()
+    chosen = []
+    for question, label in shuffled:
+        taken[label] += 1
+        if taken[label] <= share:
+            chosen.append((question, label))
+    return chosen
+
+
 def stream_figures(
     name: str, key: str, training: Stream, stream: Stream, max_error: float, count: int
 ) -> dict[str, float]:
     """Calibrate on one set and play another, shuffled, into an empty cache each time."""
-    learned = list(training)
-    random.Random(7).shuffle(learned)
-    calibration = calibrate(
-        [LabelledQuestion(*row) for row in learned[: len(stream)]],
-        max_error,
-        embedder=EMBEDDER,
-        classify=lambda q: "faq",
-    )
+    learned = [LabelledQuestion(*row) for row in balanced(training, len(stream))]
+    calibration = calibrate(learned, max_error, embedder=EMBEDDER, classify=lambda question: "faq")
     outcomes = [play(faq(calibration=calibration), shuffled) for shuffled in shuffles(stream, count)]
     honoured = mean(outcome.wrong <= max_error for outcome in outcomes)
     hits = statistics.median(outcome.hits for outcome in outcomes)

@@ -310,7 +310,7 @@ def test_questions_about_the_moment_may_never_be_kept(clock: Clock) -> None:
 
 @pytest.mark.parametrize("options", [{"ttl": 0}, {"ttl": -1}, {"policies": {"x": Policy()}}])
 def test_times_that_cannot_work(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="ttl|classify"):
+    with pytest.raises(ConfigurationError, match=r"ttl|classify"):
         Cache(**options)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from langchain.agents import create_agent
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.globals import set_llm_cache
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.tools import tool
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from llmcost_plugins import Cache, Ledger, Memory, scope, track
 from llmcost_plugins.cache import Policy
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.langchain import SemanticCache
+from llmcost_plugins.langchain import ChatJudge, CostAwareChatModel, SemanticCache
 from llmcost_plugins.plan import Plan, drive
 from llmcost_plugins.testing import FakeProvider
 from llmcost_plugins.types import Entry, Neighbour
@@ -472,7 +472,6 @@ def test_the_same_question_in_another_form(cache: SemanticCache, fake_provider: 
         ("Is 3! a factorial", "Is 3 a factorial"),
         ("What is 3!", "What is 3?"),
         ("Do you sell size M shirts?", "Do you sell size m shirts?"),
-        ("Polish shoes?", "polish shoes, please?"),
         ("Is order A1b2 the same as A1B2?", "Is order a1b2 the same as a1b2?"),
         ("What does the password aB3x mean?", "What does the password ab3x mean?"),
         ("Reset the password", "Reset the pass word"),
@@ -764,3 +763,143 @@ def test_langchain_s_own_counter_sees_a_hit_s_full_usage(cache: SemanticCache, f
         model.invoke(QUESTION)
     (usage,) = counted.usage_metadata.values()
     assert usage["input_tokens"] == 2 * costs.totals().input_tokens
+
+
+# --- answers found by meaning
+
+REWORDED = "How can I reset my password?"
+
+
+def cost_aware(provider: FakeProvider, ledger: Ledger, **options: Any) -> CostAwareChatModel:
+    return CostAwareChatModel(openai(provider), cache=Cache(**options), ledger=ledger)
+
+
+def test_a_reworded_question_is_answered_and_says_how(cache: SemanticCache, fake_provider: FakeProvider) -> None:
+    cold, warm = openai(fake_provider).invoke(QUESTION), openai(fake_provider).invoke(REWORDED)
+    assert warm.content == cold.content
+    mark = warm.response_metadata["llmcost"]
+    assert mark["cache"] == "semantic"
+    assert 0.9 < mark["similarity"] < 1
+    assert mark["age"] >= 0
+    assert cache.cache.report_bad(mark["entry_id"])
+    assert hit_of(openai(fake_provider).invoke(REWORDED)) is None
+
+
+def test_tools_of_a_reworded_question_are_called_anew(cache: SemanticCache, fake_provider: FakeProvider) -> None:
+    tool = {"type": "function", "function": {"name": "reset", "description": "Reset it", "parameters": {}}}
+    model = openai(fake_provider).bind_tools([tool], tool_choice="any")
+    assert model.invoke(QUESTION).tool_calls
+    assert hit_of(model.invoke(REWORDED)) is None
+    assert hit_of(model.invoke(QUESTION)) == "exact"
+
+
+def test_langchains_hook_compares_what_was_asked_anew(fake_provider: FakeProvider) -> None:
+    cache = SemanticCache(check=1.0, lot=lambda: 0.0)
+    set_llm_cache(cache)
+    model = openai(fake_provider)
+    model.invoke(QUESTION)
+    assert hit_of(model.invoke(REWORDED)) is None
+    assert fake_provider.calls == 2
+    assert not cache.cache._unresolved
+
+
+def test_warmed_answers_are_found(cache: SemanticCache, fake_provider: FakeProvider) -> None:
+    assert cache.warm(openai(fake_provider), [(QUESTION, "Click it.")]) == 1
+    warm = openai(fake_provider).invoke(REWORDED)
+    assert (warm.content, hit_of(warm), fake_provider.calls) == ("Click it.", "semantic", 0)
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke", "astream"])
+def test_a_flow_door_streams_what_it_found_by_meaning(fake_provider: FakeProvider, ledger: Ledger, way: str) -> None:
+    model = cost_aware(fake_provider, ledger)
+    cold = model.invoke(QUESTION)
+
+    async def acollect() -> Any:
+        if way == "ainvoke":
+            return await model.ainvoke(REWORDED)
+        chunks = [chunk async for chunk in model.astream(REWORDED)]
+        return sum(chunks[1:], start=chunks[0])
+
+    if way.startswith("a"):
+        warm = asyncio.run(acollect())
+    else:
+        chunks = list(model.stream(REWORDED)) if way == "stream" else [model.invoke(REWORDED)]
+        warm = chunks[0] if len(chunks) == 1 else sum(chunks[1:], start=chunks[0])
+    assert (warm.content, hit_of(warm), fake_provider.calls) == (cold.content, "semantic", 1)
+    assert warm.response_metadata["llmcost"]["similarity"] < 1
+    assert ledger.totals().cache_saved > 0
+
+
+def test_metadata_names_the_question_and_tags(fake_provider: FakeProvider, ledger: Ledger) -> None:
+    model = cost_aware(fake_provider, ledger)
+
+    def ask(question: str, passage: str = "Passwords live in the settings.") -> AIMessage:
+        metadata = {"llmcost_query": question, "llmcost_tags": ["passwords"]}
+        return model.invoke(f"Use this: {passage}\n\nQuestion: {question}", {"metadata": metadata})
+
+    ask(QUESTION)
+    assert hit_of(ask(REWORDED)) == "semantic"
+    assert hit_of(ask(REWORDED, "Another passage.")) is None
+    assert model._cost_cache is not None
+    assert model._cost_cache.invalidate("passwords") == 2
+    assert hit_of(ask(QUESTION)) is None
+
+
+def test_a_flow_door_is_warmed(fake_provider: FakeProvider, ledger: Ledger) -> None:
+    model = cost_aware(fake_provider, ledger)
+    assert model.warm([(QUESTION, "Click it.")]) == 1
+    assert (model.invoke(REWORDED).content, fake_provider.calls) == ("Click it.", 0)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize(("verdict", "tier"), [("yes", "semantic"), ("No.", None), ("Perhaps, yes", None)])
+def test_a_chat_model_judges_and_its_cost_is_booked(
+    fake_provider: FakeProvider, ledger: Ledger, way: str, verdict: str, tier: str | None
+) -> None:
+    judging = FakeListChatModel(responses=[verdict])
+    model = cost_aware(fake_provider, ledger, judge=ChatJudge(judging, ledger=ledger))
+    model.invoke(QUESTION)
+    warm = model.invoke(REWORDED) if way == "invoke" else asyncio.run(model.ainvoke(REWORDED))
+    assert hit_of(warm) == tier
+    assert ledger.totals().calls == 2 + (tier is None)
+
+
+MALICIOUS = {
+    "constructor": {"lc": 1, "type": "constructor", "id": ["langchain_core", "load", "load", "Reviver"], "kwargs": {}},
+    "secret": {"lc": 1, "type": "secret", "id": ["OPENAI_API_KEY"]},
+    "list": ["x"],
+    "text": "x",
+    "number": 5,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("body", MALICIOUS.values(), ids=MALICIOUS)
+@pytest.mark.parametrize("door", ["hook", "flow"])
+@pytest.mark.parametrize("asked", [QUESTION, REWORDED])
+def test_a_malicious_body_under_a_true_checksum_instantiates_nothing(
+    fake_provider: FakeProvider, ledger: Ledger, body: Any, door: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmcost_plugins.cache.codec import decode, encode
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    if door == "hook":
+        hook = SemanticCache(ledger=ledger, recent=0)
+        set_llm_cache(hook)
+        cache, model = hook.cache, openai(fake_provider)
+    else:
+        cache = Cache(recent=0)
+        model = CostAwareChatModel(openai(fake_provider), cache=cache, ledger=ledger)
+    model.invoke(QUESTION)
+    (entry,) = cache._all()
+    stored = decode(entry.payload, key=entry.key)
+    bodies = [body, {"generations": body}, {"generations": [body]}, {"content": {"lc": 1}, "tool_calls": body}]
+    for forged in bodies:
+        reply = replace(stored.reply(), body=forged)
+        payload = encode(reply, key=entry.key, exact=stored.exact, question=stored.question)
+        drive(cache._entries.put(replace(entry, payload=payload)))
+        answer = model.invoke(asked)
+        assert type(answer) is AIMessage
+        assert "sk-secret" not in repr(answer)
+        assert isinstance(answer.content, str)
+        cache.clear()

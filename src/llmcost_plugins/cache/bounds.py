@@ -1,10 +1,12 @@
 """Bounds on a share that was estimated from a count."""
 
 import math
+from functools import lru_cache
 
 _HALVINGS = 40
 
 
+@lru_cache(maxsize=4_096)
 def upper_bound(count: int, total: int, confidence: float = 0.95) -> float:
     """Return the share that `count` of `total` does not exceed, at a one-sided confidence.
 

@@ -1,10 +1,12 @@
 """Finding the likeness from which a stored answer may be given, with a bound on how often it is the wrong one."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from html import escape
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -42,13 +44,19 @@ class LabelledQuestion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a threshold does: the shares of requests that are answered, and wrongly, with an upper bound on those."""
+    """What a threshold does: the shares of requests that are answered, and wrongly, with an upper bound on those.
+
+    `clumping` is how many wrong answers come together: two intents that are taken for one another are so again and
+    again. The bound counts as many wrong answers, and requests, as would tell as much if they came one by one (Kish's
+    design effect, with the label of the question as the cluster).
+    """
 
     threshold: float
     requests: int
     hits: int
     wrong: int
     confidence: float = 0.95
+    clumping: float = 1.0
 
     @property
     def hit_rate(self) -> float:
@@ -63,7 +71,8 @@ class Point:
     @property
     def error_bound(self) -> float:
         """What the share of wrong answers does not exceed, at the confidence."""
-        return upper_bound(self.wrong, self.requests, self.confidence)
+        wrong, requests = ceil(self.wrong / self.clumping), int(self.requests / self.clumping)
+        return upper_bound(wrong, requests, self.confidence)
 
     @property
     def precision_bound(self) -> float:
@@ -71,7 +80,7 @@ class Point:
         return lower_bound(self.hits - self.wrong, self.hits, self.confidence) if self.hits else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Calibration:
     """Thresholds by category for one embedder, and the curves they were read from.
 
@@ -98,15 +107,18 @@ class Calibration:
             raise ConfigurationError(
                 f"no calibration at {path}; make one with: llmcost calibrate PAIRS.jsonl"
             ) from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"{path} holds no calibration: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigurationError(f"{path} holds no calibration: {type(error).__name__}: {error}") from error
 
     @classmethod
     def _from(cls, content: Mapping[str, Any]) -> Self:
         curves = {name: tuple(Point(**point) for point in points) for name, points in content["curves"].items()}
-        return cls(
-            content["embedder"], content["max_error"], content["confidence"], dict(content["thresholds"]), curves
-        )
+        thresholds = {name: float(threshold) for name, threshold in content["thresholds"].items()}
+        if _ALL not in thresholds:
+            raise ValueError(f"no threshold for {_ALL!r}")
+        return cls(str(content["embedder"]), content["max_error"], content["confidence"], thresholds, curves)
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON."""
@@ -124,33 +136,41 @@ class Calibration:
         """Return the likeness from which a question of the category may be answered from the cache."""
         return self.thresholds.get(category, self.thresholds[_ALL])
 
-    def point(self, category: str = _ALL) -> Point:
-        """Return what the category's threshold did on the examples."""
+    def point(self, category: str = _ALL) -> Point | None:
+        """Return what the category's threshold did on the examples, None where no curve is at hand."""
         threshold = self.threshold(category)
-        curve = self.curves.get(category) or self.curves[_ALL]
-        return min(curve, key=lambda point: abs(point.threshold - threshold))
+        curve = self.curves.get(category) or self.curves.get(_ALL) or ()
+        return min(curve, key=lambda point: abs(point.threshold - threshold), default=None)
+
+    def __repr__(self) -> str:
+        return f"Calibration({self.embedder!r}, max_error={self.max_error}, thresholds={dict(self.thresholds)})"
 
     def __str__(self) -> str:
-        lines = [f"calibration of {self.embedder}: at most {self.max_error:.1%} wrong answers of all requests"]
-        for category in self.thresholds:
-            point = self.point(category)
-            lines.append(
-                f"  {category:<16} from {point.threshold:.2f}: {point.hit_rate:6.1%} hits, {point.error:.2%} wrong "
-                f"(at most {point.error_bound:.2%} with {self.confidence:.0%} confidence, {point.requests:,} requests)"
-            )
-        return "\n".join(lines)
+        head = f"calibration of {self.embedder}: at most {self.max_error:.1%} wrong answers of all requests"
+        return "\n".join([head, *map(self._described, self.thresholds)])
+
+    def _described(self, category: str) -> str:
+        threshold, point = self.threshold(category), self.point(category)
+        if threshold >= _NOTHING:
+            return f"  {category:<16} never: no threshold keeps the bound; more examples may"
+        if point is None:
+            return f"  {category:<16} from {threshold:.2f}"
+        return (
+            f"  {category:<16} from {threshold:.3g}: {point.hit_rate:6.1%} hits, {point.error:.2%} wrong "
+            f"(at most {point.error_bound:.2%} with {self.confidence:.0%} confidence, {point.requests:,} requests)"
+        )
 
     def _repr_html_(self) -> str:
         from llmcost_plugins.cache.plot import curve_svg
 
-        return f"<pre>{self}</pre>{curve_svg(self)}"
+        return f"<pre>{escape(str(self))}</pre>{curve_svg(self)}"
 
 
 def calibrate(
     examples: Iterable[LabelledPair] | Iterable[LabelledQuestion],
     max_error: float = 0.01,
     *,
-    confidence: float = 0.95,
+    confidence: float = 0.99,
     embedder: Any = None,
     vetoes: Sequence[Veto] = VETOES,
     classify: Callable[[str], str] = category_of,
@@ -176,11 +196,8 @@ def calibrate(
     if not (0 < max_error < 1 and 0 < confidence < 1):
         raise ConfigurationError("`max_error` and `confidence` are shares; expected numbers between 0 and 1")
     semantic = Semantic(RememberingEmbedder(_embedder(embedder), size=1_000_000), vetoes)
-    rows = list(examples)
-    if not rows:
-        raise ConfigurationError("no examples to calibrate on; pass LabelledPairs or LabelledQuestions")
-    groups = _by_category(rows, classify)
-    curves = {name: _curve(semantic, group, confidence) for name, group in groups.items()}
+    groups = _by_category(_examples(examples), classify)
+    curves = {name: _curve(semantic, group, max_error, confidence) for name, group in groups.items()}
     thresholds = {name: _lowest(curve, max_error) for name, curve in curves.items()}
     return Calibration(semantic.embedder.id, max_error, confidence, thresholds, curves)
 
@@ -192,10 +209,10 @@ def default_calibration(embedder: str) -> Calibration | None:
     return shipped if shipped.embedder == embedder else None
 
 
-def replay(semantic: Semantic, questions: Sequence[LabelledQuestion], threshold: float) -> tuple[int, int]:
-    """Return the hits and the wrong ones among them of a stream into an empty cache."""
+def replay(semantic: Semantic, questions: Sequence[LabelledQuestion], threshold: float) -> tuple[int, Counter[str]]:
+    """Return the hits of a stream into an empty cache, and the wrong ones among them by label."""
     entries = Memory(max_entries=len(questions) + 1).entries()
-    hits = wrong = 0
+    hits, wrong = 0, Counter[str]()
     for number, question in enumerate(questions):
         vector = drive(semantic.vector(question.text))
         if vector is None:
@@ -203,39 +220,57 @@ def replay(semantic: Semantic, questions: Sequence[LabelledQuestion], threshold:
         matches = drive(semantic.matches(entries, "stream", vector, question.text, threshold, 0.0))
         if matches and matches[-1].verdict == "accepted":
             hits += 1
-            wrong += questions[int(matches[-1].neighbour.key)].label != question.label
+            wrong[question.label] += questions[int(matches[-1].neighbour.key)].label != question.label
         else:
             drive(entries.put(_entry(str(number), question.text, vector)))
-    return hits, wrong
+    return hits, +wrong
 
 
 def _embedder(given: Any) -> Embedder:
     return LocalEmbedder() if given is None else embedder_of(given)
 
 
-def _by_category(rows: Sequence[Any], classify: Callable[[str], str]) -> dict[str, list[Any]]:
+def _by_category(examples: list[Any], classify: Callable[[str], str]) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        example = _example(row)
+    for example in examples:
         groups[classify(example[0])].append(example)
     large = {name: group for name, group in sorted(groups.items()) if len(group) >= _ENOUGH}
-    return {_ALL: [_example(row) for row in rows], **(large if len(groups) > 1 else {})}
+    return {_ALL: examples, **(large if len(groups) > 1 else {})}
+
+
+def _examples(rows: Iterable[Any]) -> list[Any]:
+    examples = [_example(row) for row in rows]
+    if not examples:
+        raise ConfigurationError("no examples to calibrate on; pass LabelledPairs or LabelledQuestions")
+    if len({type(example) for example in examples}) > 1:
+        raise ConfigurationError("the examples are pairs and questions mixed; pass those of one kind")
+    return examples
 
 
 def _example(row: Any) -> LabelledPair | LabelledQuestion:
     if isinstance(row, LabelledPair | LabelledQuestion):
         return row
-    if len(row) == 3:
-        return LabelledPair(row[0], row[1], bool(row[2]))
-    return LabelledQuestion(*row)
+    if isinstance(row, tuple | list) and len(row) in (2, 3):
+        return LabelledPair(row[0], row[1], bool(row[2])) if len(row) == 3 else LabelledQuestion(*row)
+    raise ConfigurationError(f"{row!r} is no example; expected a LabelledPair or a LabelledQuestion")
 
 
-def _curve(semantic: Semantic, examples: Sequence[Any], confidence: float) -> tuple[Point, ...]:
+def _curve(semantic: Semantic, examples: Sequence[Any], max_error: float, confidence: float) -> tuple[Point, ...]:
     if isinstance(examples[0], LabelledPair):
         return _curve_of_pairs(semantic, examples, confidence)
-    return tuple(
-        Point(threshold, len(examples), *replay(semantic, examples, threshold), confidence) for threshold in _GRID[::2]
-    )
+    coarse = [_point_of_stream(semantic, examples, threshold, confidence) for threshold in _GRID[::2]]
+    lowest = _lowest(coarse, max_error)
+    steps = [round(lowest - step, 3) for step in (0.005, 0.01, 0.015) if lowest < _NOTHING]
+    fine = [_point_of_stream(semantic, examples, threshold, confidence) for threshold in steps]
+    return tuple(sorted([*coarse, *fine], key=lambda point: point.threshold))
+
+
+def _point_of_stream(
+    semantic: Semantic, questions: Sequence[LabelledQuestion], threshold: float, confidence: float
+) -> Point:
+    hits, wrong = replay(semantic, questions, threshold)
+    clumping = sum(count**2 for count in wrong.values()) / wrong.total() if wrong else 1.0
+    return Point(threshold, len(questions), hits, wrong.total(), confidence, clumping)
 
 
 def _curve_of_pairs(semantic: Semantic, pairs: Sequence[LabelledPair], confidence: float) -> tuple[Point, ...]:

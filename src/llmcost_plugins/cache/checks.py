@@ -4,6 +4,7 @@ import random
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmcost_plugins.embeddings import Embedder
@@ -15,6 +16,7 @@ _MEMORY = 1_000  # newest comparisons among them
 _ALIKE = 0.8  # the cosine from which two answers say the same, if their numbers are the same
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _ABOVE = 1e-6
+_AGAIN = 25  # look-ups after which a threshold is worked out anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class _Wrong:
 class _Evidence:
     lookups: int = 0
     wrong: deque[_Wrong] = field(default_factory=lambda: deque(maxlen=_MEMORY))
+    known: dict[float, float] = field(default_factory=dict)  # thresholds that were worked out, by base
 
 
 class Checks:
@@ -41,10 +44,12 @@ class Checks:
     Args:
         share: The share of hits that is asked anew; 0 learns nothing.
         max_error: The share of requests that may get a wrong answer.
+        lot: Draws a number from 0 to 1.
     """
 
-    def __init__(self, *, share: float, max_error: float) -> None:
+    def __init__(self, *, share: float, max_error: float, lot: Callable[[], float] = random.random) -> None:
         self._share = share
+        self._lot = lot
         self._max_error = max_error
         self._begin()
         after_fork(self, Checks._begin)
@@ -60,7 +65,7 @@ class Checks:
 
     def draws(self, share: float) -> bool:
         """Tell by lot whether this one is of the share."""
-        return share >= 1 or random.random() < share  # noqa: S311 - a sample, not a secret
+        return share >= 1 or self._lot() < share
 
     def wants(self) -> bool:
         """Tell by lot whether this hit is to be asked anew."""
@@ -69,7 +74,10 @@ class Checks:
     def saw(self, category: str) -> None:
         """Count a look-up: wrong answers are a share of these."""
         with self._lock:
-            self._by_category.setdefault(category, _Evidence()).lookups += 1
+            evidence = self._by_category.setdefault(category, _Evidence())
+            evidence.lookups += 1
+            if evidence.lookups % _AGAIN == 0:
+                evidence.known.clear()
 
     def note(self, category: str, likeness: float, *, same: bool, given: bool) -> None:
         """Count a comparison; one of an answer that would have been `given` stands for all those not asked anew."""
@@ -77,6 +85,7 @@ class Checks:
             with self._lock:
                 evidence = self._by_category.setdefault(category, _Evidence())
                 evidence.wrong.append(_Wrong(likeness, 1 / self._share if given else 1.0, evidence.lookups))
+                evidence.known.clear()
 
     def threshold(self, category: str, base: float) -> float:
         """Return the likeness from which answers are given: `base`, or more while too many above it are wrong."""
@@ -84,7 +93,9 @@ class Checks:
         if evidence is None or not evidence.wrong:
             return base
         with self._lock:
-            return self._lowest_safe(evidence, base)
+            if base not in evidence.known:
+                evidence.known[base] = self._lowest_safe(evidence, base)
+            return evidence.known[base]
 
     def agree(self, embedder: Embedder, stored: str, fresh: str) -> Plan[bool]:
         """Tell whether two answers say the same: the same numbers, and vectors that are near."""

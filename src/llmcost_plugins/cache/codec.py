@@ -3,13 +3,19 @@
 import hashlib
 import hmac
 import json
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from llmcost_plugins.errors import CorruptEntry
 from llmcost_plugins.types import Hit, Reply, Usage
 
+LARGEST = 1_000_000  # bytes of an answer that is kept, or read
+
 _VERSION = 2
-_FIELDS = ("body", "text", "provider", "model", "finish", "calls_tools")
+_FIELDS = ("body", "text", "usage", "provider", "model", "finish", "calls_tools")
+_TEXTS = ("text", "provider", "model", "exact", "question")
+_KEYS = frozenset({*_FIELDS, "exact", "question"})
+_counts_in = itemgetter(*Usage._fields)
 
 
 class Stored(NamedTuple):
@@ -35,17 +41,8 @@ def encode(reply: Reply, *, key: str, exact: str, question: str, secret: bytes |
     Raises:
         TypeError: The body holds something that is not plain JSON.
     """
-    content = {
-        "body": reply.body,
-        "text": reply.text,
-        "usage": None if reply.usage is None else reply.usage._asdict(),
-        "provider": reply.provider,
-        "model": reply.model,
-        "finish": reply.finish,
-        "calls_tools": reply.calls_tools,
-        "exact": exact,
-        "question": question,
-    }
+    content = {name: getattr(reply, name) for name in _FIELDS} | {"exact": exact, "question": question}
+    content["usage"] = None if reply.usage is None else reply.usage._asdict()
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return f"{_VERSION}:{_checksum(key, text, secret)}:".encode() + text
 
@@ -69,6 +66,8 @@ def verified(payload: bytes, *, key: str, secret: bytes | None = None) -> bytes:
     checksum, _, text = rest.partition(b":")
     if version != str(_VERSION).encode():
         raise CorruptEntry(f"entry has version {version[:8]!r}; expected {_VERSION}")
+    if len(text) > LARGEST:
+        raise CorruptEntry(f"entry has {len(text):,} bytes; at most {LARGEST:,} are read")
     if not hmac.compare_digest(checksum, _checksum(key, text, secret).encode()):
         raise CorruptEntry("entry fails its checksum")
     return text
@@ -77,17 +76,25 @@ def verified(payload: bytes, *, key: str, secret: bytes | None = None) -> bytes:
 def decode_verified(text: bytes) -> Stored:
     """Do as `decode` with what `verified` returned."""
     try:
-        return _stored(json.loads(text.decode("utf-8", "surrogatepass")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        content = json.loads(text.decode("utf-8", "surrogatepass"))
+        if content.keys() != _KEYS or any(type(content[name]) is not str for name in _TEXTS):
+            raise CorruptEntry("entry has not the expected fields")
+        return _stored(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptEntry(f"entry has not the expected form: {error}") from error
 
 
+def decode_again(text: bytes) -> Stored:
+    """Do as `decode_verified` with what that has read before: the form is known to be right."""
+    return _stored(json.loads(text.decode("utf-8", "surrogatepass")))
+
+
 def _stored(content: dict[str, Any]) -> Stored:
-    stored = content["usage"]
-    usage = None if stored is None else Usage(**{name: stored[name] for name in Usage._fields})
-    if usage is not None:
+    counts = content["usage"]
+    if counts is not None:
+        content["usage"] = usage = Usage._make(_counts_in(counts))
         usage.check()
-    return Stored(content["exact"], content["question"], {**{name: content[name] for name in _FIELDS}, "usage": usage})
+    return Stored(content.pop("exact"), content.pop("question"), content)
 
 
 def _checksum(key: str, text: bytes, secret: bytes | None) -> str:

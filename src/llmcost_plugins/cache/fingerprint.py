@@ -24,6 +24,7 @@ _CODE = re.compile(
     r"|(?<!\w)['\u2018\u2019]|['\u2018\u2019](?!\w)",
     re.MULTILINE,
 )
+LONGEST = 20_000  # characters of a question that is compared other than to the letter
 _BLOCK_IDS = ("id", "call_id", "tool_use_id")
 _DRAWN_BLOCKS = frozenset({"text", "output_text", "reasoning", "thinking", "function_call", "tool_call", "tool_use"})
 _DIGIT = re.compile(r"\d")
@@ -57,10 +58,8 @@ class Fingerprint:
         """Return the identity under a category's version; the version "" changes nothing."""
         if not version:
             return self
-        exact, partition = (
-            _digest(f"{name}\0version\0{version}", self.secret) for name in (self.exact, self.partition)
-        )
-        return Fingerprint(exact, partition, self.question, self.secret)
+        partition = _digest(f"{self.partition}\0version\0{version}", self.secret)
+        return within(partition, None if self.exact == self.partition else self.question, self.secret)
 
     def space(self, embedder: str, dimension: int) -> str:
         """Name the vectors that may be compared with that of the question."""
@@ -92,10 +91,11 @@ def within(partition: str, question: str | None, secret: bytes | None = None) ->
 def normalised(question: str) -> str | None:
     """Return the question without the differences that never matter: spacing, end marks, and the case of plain words.
 
-    None where form may matter: text that holds code, markup, quotes or addresses. A word is plain if it is written
-    small or with one capital in front; others (IT, iPhone, A1b2, size M) keep their form, unless all is shouted.
+    None where form may matter: text that holds code, markup, quotes or addresses, or is very long. A word is plain if
+    it is written small or with one capital in front; others (IT, iPhone, A1b2, size M) keep their form, unless all is
+    shouted.
     """
-    if _CODE.search(question):
+    if len(question) > LONGEST or _CODE.search(question):
         return None
     text = _without_end_marks(" ".join(question.split()))
     shouted = text.isupper()

@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import TypeAlias
 
@@ -18,14 +20,23 @@ def ask_judge(judge: Judge, asked: str, stored: str, answer: str) -> Plan[bool]:
 
     def wait() -> bool:
         verdict = run()
-        return asyncio.run(_awaited(verdict)) if inspect.isawaitable(verdict) else verdict
+        return _awaited_here(verdict) if inspect.isawaitable(verdict) else verdict
 
     async def await_() -> bool:
-        if inspect.iscoroutinefunction(judge):
-            return await judge(asked, stored, answer)  # type: ignore[no-any-return]
-        return await asyncio.to_thread(wait)
+        verdict = run() if inspect.iscoroutinefunction(judge) else await asyncio.to_thread(run)
+        return await verdict if inspect.isawaitable(verdict) else verdict
 
     return (yield from do(wait, await_)) is True
+
+
+def _awaited_here(verdict: Awaitable[bool]) -> bool:
+    """Wait for an async judge in sync code; a thread whose own loop is running, as in a notebook, lends another."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_awaited(verdict))
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, _awaited(verdict)).result()
 
 
 async def _awaited(verdict: Awaitable[bool]) -> bool:

@@ -1,17 +1,19 @@
 """What the keeper of a cache does with it. Unlike the verbs of a request, these are plain calls that wait."""
 
+import hashlib
+import hmac
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmcost_plugins.cache.codec import decode, encode
+from llmcost_plugins.cache.codec import Stored, decode, encode
 from llmcost_plugins.cache.fingerprint import within
 from llmcost_plugins.cache.policy import Policy
 from llmcost_plugins.cache.semantic import Match
-from llmcost_plugins.cache.statistics import CategoryStatistics
+from llmcost_plugins.cache.statistics import CategoryStatistics, json_line
 from llmcost_plugins.errors import ConfigurationError, CorruptEntry, TrafficError
 from llmcost_plugins.events import CacheMissed
 from llmcost_plugins.plan import Plan, drive
@@ -22,8 +24,22 @@ from llmcost_plugins.types import Entries, Entry, Message, Reply, Request, Usage
 if TYPE_CHECKING:
     from llmcost_plugins.cache.cache import Found
 
+T = TypeVar("T")
+
 _PAGE = 500
+_ENTRY_ID = 16  # characters
 _FORMAT = 1
+_ENTRY_FIELDS = ("key", "created", "expires", "partition", "question", "space", "value")
+_REPLY_FIELDS = ("body", "text", "provider", "model", "finish", "calls_tools")
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("key", "exact", "partition", "question", "space"), str),
+    "created": int | float,
+    "expires": int | float | None,
+    "value": int,
+    "tags": list,
+    "vector": str | None,
+    "reply": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,7 @@ class Operations:
         _statistics: Any
         _secret: bytes | None
         _version: str
+        _kept: int
         _clock: Callable[[], float]
         _policies: Mapping[str, Policy]
 
@@ -70,14 +87,13 @@ class Operations:
         """Return how a request would be answered now and why.
 
         A text stands for a request of that question alone, or for one in a `partition` of the store, which `contents`
-        lists: the answers of one tenant, model, system prompt and so on.
+        lists: the answers of one tenant, model, system prompt and so on. Explaining changes and counts nothing, and
+        asks no judge.
         """
         request = _request(request)
-        found = self._identify(request, _silent)
-        if partition is not None:
-            asked = within(partition, str(request.messages[-1]["content"]), self._secret)
-            found = replace(found, fingerprint=asked)
-        found = found if found.fingerprint is None else self._classified(found)
+        found = self._classified(self._identify(request, _silent)._replace(dry=True))
+        if partition is not None and found.fingerprint is not None:
+            found = found._replace(fingerprint=within(partition, found.fingerprint.question, self._secret))
         print_ = found.fingerprint
         if print_ is not None:
             found = drive(self._look_up(found, print_, None))
@@ -91,7 +107,7 @@ class Operations:
             hit.tier if hit is not None else None,
             hit.entry_id if hit is not None else "",
             "" if hit is not None else found.reason,
-            self._threshold(found.category) if found.searched and policy is not None else None,
+            self._threshold(found.category) if found.vector is not None else None,
             found.matches,
         )
 
@@ -101,22 +117,22 @@ class Operations:
         print_ = found.fingerprint
         if print_ is None:
             return False
-        category = self._classified(found).fingerprint
-        self._recent.clear()
-        return drive(self._entries.delete((category or print_).key))
+        classified = self._classified(found).fingerprint
+        return self._forgetting(self._entries.delete((classified or print_).key))
 
     def report_bad(self, entry_id: str) -> bool:
         """Take an answer out of use that was wrong, by the entry id of its hit; tell whether it was still there."""
-        if not entry_id:
-            raise ConfigurationError("`entry_id` is empty; a hit's is in response_metadata['llmcost']['entry_id']")
-        self._recent.clear()
-        keys = [entry.key for entry in self._all() if entry.key.startswith(entry_id)]
-        return sum(drive(self._entries.delete(key)) for key in keys) > 0
+        if len(entry_id) < _ENTRY_ID:
+            raise ConfigurationError(
+                f"`entry_id` is {entry_id!r}; a hit's is in response_metadata['llmcost']['entry_id']"
+            )
+        page = drive(self._entries.page(entry_id[: _ENTRY_ID - 1], _PAGE))  # the keys that follow in their order
+        keys = [entry.key for entry in page if entry.key.startswith(entry_id)]
+        return sum(self._forgetting(self._entries.delete(key)) for key in keys) > 0
 
     def invalidate(self, tag: str) -> int:
         """Forget every answer that has a tag, as when the data behind it has changed; tell how many there were."""
-        self._recent.clear()
-        return drive(self._entries.invalidate(tag))
+        return self._forgetting(self._entries.invalidate(tag))
 
     def bump_version(self, version: str) -> None:
         """Forget all at once in this process, by giving all later requests another version.
@@ -128,8 +144,14 @@ class Operations:
 
     def clear(self) -> None:
         """Forget every answer of the cache's namespace."""
-        self._recent.clear()
-        drive(self._entries.clear())
+        self._forgetting(self._entries.clear())
+
+    def _forgetting(self, plan: Plan[T]) -> T:
+        """Run a plan that removes answers from the store, and then forget those at hand."""
+        try:
+            return drive(plan)
+        finally:
+            self._recent.clear()
 
     def purge(self) -> int:
         """Remove what has expired; tell how many answers that were."""
@@ -167,12 +189,11 @@ class Operations:
         Texts stand for a question and its answer. A door's own requests carry its model and system prompt: warm those
         through the door.
         """
-        before = self.count()
+        before = self._kept
         for request, reply in answers:
-            drive(
-                self.store(_request(request), Reply({"text": reply}, text=reply) if isinstance(reply, str) else reply)
-            )
-        return self.count() - before
+            known = Reply({"text": reply}, text=reply) if isinstance(reply, str) else reply
+            self._forgetting(self.store(_request(request), known))
+        return self._kept - before
 
     def export(self, path: str | Path) -> int:
         """Write every readable answer as a line of JSON; tell how many.
@@ -180,37 +201,56 @@ class Operations:
         The file holds questions and answers in clear text, and no checksum: keep it as safe as the store.
         """
         written = 0
-        with Path(path).open("w", encoding="utf-8") as file:
-            for entry in self._all():
-                try:
-                    stored = decode(entry.payload, key=entry.key, secret=self._secret)
-                except CorruptEntry:
-                    continue
-                file.write(json.dumps(_line(entry, stored.reply(), stored.exact), ensure_ascii=False) + "\n")
-                written += 1
+        try:
+            with Path(path).open("w", encoding="utf-8") as file:
+                for line in self._exported():
+                    file.write(line)
+                    written += 1
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error}") from error
         return written
 
+    def _exported(self) -> Iterator[str]:
+        for entry in self._all():
+            try:
+                stored = decode(entry.payload, key=entry.key, secret=self._secret)
+            except CorruptEntry:
+                continue
+            yield json_line(_row(entry, stored, _keyed_by(self._secret)))
+
     def load(self, path: str | Path) -> int:
-        """Keep the answers of a file that `export` wrote; tell how many. What has expired since is left out."""
+        """Keep the answers of a file that `export` wrote; tell how many. What has expired since is left out.
+
+        Raises:
+            TrafficError: A line is no exported answer; those before it are kept.
+            ConfigurationError: There is no such file.
+        """
         loaded, now = 0, self._clock()
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in _lines(path):
             try:
                 entry = self._entry(json.loads(line))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise TrafficError(str(path), number, f"expected an exported answer: {error}") from error
-            if entry.expires is None or entry.expires > now:
-                drive(self._entries.put(entry))
-                loaded += 1
+                if entry.expires is None or entry.expires > now:
+                    self._forgetting(self._entries.put(entry))
+                    loaded += 1
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ConfigurationError) as error:
+                text = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+                raise TrafficError(str(path), number, f"expected an exported answer: {text}") from error
         return loaded
 
     def _entry(self, row: Mapping[str, Any]) -> Entry:
         if row["format"] != _FORMAT:
             raise ValueError(f"format {row['format']!r}, expected {_FORMAT}")
-        reply = _reply(row["reply"])
-        payload = encode(reply, key=row["key"], exact=row["exact"], question=row["question"], secret=self._secret)
+        if row["keyed_by"] != _keyed_by(self._secret):
+            raise ValueError("it was written by a cache with another `secret`, and could never be found")
+        for name, kind in _KINDS.items():
+            if not isinstance(row[name], kind):
+                raise TypeError(f"`{name}` is {row[name]!r}")
+        names = {"key": row["key"], "exact": row["exact"], "question": row["question"]}
+        payload = encode(_reply(row["reply"]), **names, secret=self._secret)
+        decode(payload, key=row["key"], secret=self._secret)  # what cannot be read again is refused here
         vector = bytes.fromhex(row["vector"]) if row["vector"] is not None else None
-        names = ("key", "created", "expires", "partition", "question", "space", "value")
-        return Entry(payload=payload, vector=vector, tags=tuple(row["tags"]), **{name: row[name] for name in names})
+        fields = {name: row[name] for name in _ENTRY_FIELDS}
+        return Entry(payload=payload, vector=vector, tags=tuple(map(str, row["tags"])), **fields)
 
     def _all(self) -> Iterator[Entry]:
         after: str | None = None
@@ -237,27 +277,34 @@ def _described(match: Match, threshold: float | None) -> str:
     return f"{near}: {match.neighbour.question!r}, {why}"
 
 
-def _line(entry: Entry, reply: Reply, exact: str) -> dict[str, Any]:
-    names = ("key", "created", "expires", "partition", "question", "space", "value", "tags")
-    fields = {name: getattr(entry, name) for name in names}
+def _row(entry: Entry, stored: Stored, keyed_by: str) -> dict[str, Any]:
+    fields = {name: getattr(entry, name) for name in _ENTRY_FIELDS}
     vector = None if entry.vector is None else entry.vector.hex()
-    return {"format": _FORMAT, **fields, "exact": exact, "vector": vector, "reply": _plain(reply)}
-
-
-def _plain(reply: Reply) -> dict[str, Any]:
-    names = ("body", "text", "provider", "model", "finish", "calls_tools")
-    usage = None if reply.usage is None else reply.usage._asdict()
-    return {**{name: getattr(reply, name) for name in names}, "usage": usage}
+    usage = stored.fields["usage"]
+    reply = {**stored.fields, "usage": None if usage is None else usage._asdict()}
+    own = {"format": _FORMAT, "keyed_by": keyed_by, "exact": stored.exact}
+    return {**own, **fields, "tags": entry.tags, "vector": vector, "reply": reply}
 
 
 def _reply(row: Mapping[str, Any]) -> Reply:
     usage = None if row["usage"] is None else Usage(**row["usage"])
-    return Reply(**{**row, "usage": usage})
+    return Reply(**{name: row[name] for name in _REPLY_FIELDS}, usage=usage)
 
 
-def _lines(path: str | Path) -> Iterator[str]:
+def _keyed_by(secret: bytes | None) -> str:
+    """Name a secret without telling it."""
+    return "" if secret is None else hmac.new(secret, b"llmcost export", hashlib.sha256).hexdigest()[:16]
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file that are not blank, each with its number."""
+    number = 0
     try:
         with Path(path).open(encoding="utf-8") as file:
-            yield from (line for line in file if line.strip())
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"no file at {path}") from error
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TrafficError(str(path), number + 1, "expected UTF-8 text") from error

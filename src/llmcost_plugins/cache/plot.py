@@ -1,5 +1,6 @@
 """A calibration's curve as a small picture."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def curve_svg(calibration: "Calibration") -> str:
     lines = []
     for colour, (name, curve) in zip(_COLOURS * 9, calibration.curves.items(), strict=False):
         path = " ".join(place(p.error_bound, p.hit_rate) for p in curve if p.error_bound <= right)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}"><title>{name}</title></polyline>')
+        lines.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}"><title>{escape(name)}</title></polyline>'
+        )
     limit = place(calibration.max_error, 0).split(",")[0]
     return (
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" font-size="11" font-family="sans-serif">'

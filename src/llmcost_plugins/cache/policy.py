@@ -36,8 +36,10 @@ class Policy:
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
             raise ConfigurationError(f"`mode` is {self.mode!r}; expected one of {', '.join(_MODES)}")
-        if not self.ttl > 0:
+        if not (isinstance(self.ttl, int | float) and self.ttl > 0):
             raise ConfigurationError(f"`ttl` is {self.ttl!r}; expected seconds above 0")
+        if self.threshold is not None and not (isinstance(self.threshold, int | float) and 0 <= self.threshold <= 2):
+            raise ConfigurationError(f"`threshold` is {self.threshold!r}; expected a likeness, as from 0.6 to 1")
 
 
 DEFAULT_POLICIES: Mapping[str, Policy] = {

@@ -10,7 +10,7 @@ from llmcost_plugins.types import Message, Request
 
 Context: TypeAlias = Literal["strict", "version"]
 
-_GAP = "\0"  # where the question stood in its frame; no text holds it by chance
+_AROUND = "around the question"  # in place of the last message; no message has this key
 _FIELDS = re.compile(r"\{(\w+)\}")
 _GOES_ON = re.compile(
     r"^\W*(?:and|or|but|also|then|what about|how about|more|again|same|else|another|continue|go on|yes|no"
@@ -22,6 +22,7 @@ _POINTS_BACK = re.compile(
     r"|instead|too|as well|you said|you mentioned)\b",
     re.IGNORECASE,
 )
+_OF_TEXTS = frozenset({"type", "text", "cache_control"})
 _FEW_WORDS = 4  # too few to ask something of one's own in the middle of a conversation
 
 
@@ -40,18 +41,30 @@ class Template:
     """
 
     def __init__(self, text: str) -> None:
-        fields = _FIELDS.findall(text)
+        first, *rest = _FIELDS.split(text)
+        fields, parts = rest[::2], rest[1::2]
         if fields.count("question") != 1 or len(set(fields)) != len(fields):
             raise ConfigurationError(f"`template` has the fields {fields}; expected `{{question}}` once, others once")
-        parts = _FIELDS.split(text)
-        self._pattern = re.compile(
-            "".join(re.escape(part) if n % 2 == 0 else f"(?P<{part}>.*?)" for n, part in enumerate(parts)), re.DOTALL
-        )
+        if not all(parts[:-1]):
+            raise ConfigurationError(f"`template` has the fields {fields} side by side; expected text between them")
+        self._fields = fields
+        self._first, self._between, self._last = first, parts[:-1], parts[-1]
 
     def question(self, prompt: str) -> str | None:
-        """Return the question of a prompt, None for one that was not made from the template."""
-        match = self._pattern.fullmatch(prompt)
-        return match["question"].strip() if match else None
+        """Return the question of a prompt, "" where it cannot be told for sure, None for one of no such template.
+
+        A text between fields that comes twice, as where a user quotes it, leaves open where the question ends.
+        """
+        if not (prompt.startswith(self._first) and prompt.endswith(self._last)):
+            return None
+        values = [prompt[len(self._first) : len(prompt) - len(self._last)]]
+        for text in self._between:
+            *before, after = values
+            parts = after.split(text, 2)
+            if len(parts) != 2:
+                return None if len(parts) == 1 else ""
+            values = [*before, *parts]
+        return values[self._fields.index("question")].strip()
 
 
 def asked_in(request: Request, *, templates: Sequence[Template] = (), context: Context = "strict") -> Asked:
@@ -68,10 +81,12 @@ def asked_in(request: Request, *, templates: Sequence[Template] = (), context: C
     question = request.question or next((q for t in templates if (q := t.question(text)) is not None), None)
     if question is None:
         return Asked(text, messages[:-1])
+    if not question:
+        return Asked(None, messages)
     if question not in text:
         return Asked(question, messages)
-    around = "" if context == "version" else _GAP.join(text.rsplit(question, 1))
-    return Asked(question, (*messages[:-1], {"role": "user", "content": _GAP + around}))
+    around = [] if context == "version" else text.rsplit(question, 1)
+    return Asked(question, (*messages[:-1], {_AROUND: around}))
 
 
 def leans_on_context(question: str, *, first: bool) -> bool:
@@ -89,5 +104,9 @@ def _last_text(messages: Sequence[Message]) -> str | None:
     content: Any = last["content"]
     if isinstance(content, str):
         return content
-    texts = [part for part in content or () if isinstance(part, Mapping) and part.get("type") == "text"]
-    return message_text(last) if len(texts) == len(content or ()) and texts else None
+    parts = content if isinstance(content, list | tuple) else ()
+    return message_text(last) if parts and all(map(_is_plain_text, parts)) else None
+
+
+def _is_plain_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and part.keys() <= _OF_TEXTS

@@ -1,18 +1,23 @@
 """What a cache counts of itself: look-ups, hits and refusals by category."""
 
+import asyncio
 import json
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmcost_plugins.events import CacheMissed
 from llmcost_plugins.forks import after_fork
+from llmcost_plugins.plan import Plan, do
 from llmcost_plugins.pricing import usd
 
 _KEPT_MISSES = 1_000
+_LOGGED = ("time", "category", "reason", "veto", "question", "nearest", "similarity")
 
 
 @dataclass(slots=True)
@@ -60,18 +65,25 @@ class Statistics:
             counts.saved += saved
 
     def miss(self, missed: CacheMissed) -> None:
-        """Count a miss, and keep it for the miss log."""
+        """Count a miss, and keep it for `misses`."""
         with self._lock:
             counts = self.by_category.setdefault(missed.category, CategoryStatistics())
             counts.lookups += 1
             if missed.veto:
                 counts.vetoes[missed.veto] += 1
             self.misses.append(missed)
-            if self._miss_log is not None:
-                with self._miss_log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(_line(missed), ensure_ascii=False) + "\n")
+
+    def log(self, missed: CacheMissed) -> Plan[None]:
+        """Write a miss to the `miss_log`, if there is one."""
+        if self._miss_log is not None:
+            write = partial(self._write, self._miss_log, json_line({name: getattr(missed, name) for name in _LOGGED}))
+            yield from do(write, partial(asyncio.to_thread, write))
+
+    def _write(self, path: Path, line: str) -> None:
+        with self._lock, path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
-def _line(missed: CacheMissed) -> dict[str, Any]:
-    names = ("time", "category", "reason", "veto", "question", "nearest", "similarity")
-    return {name: getattr(missed, name) for name in names}
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return a line of JSON that a UTF-8 file can hold: half a surrogate pair is escaped."""
+    return f"{json.dumps(row, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace").decode()

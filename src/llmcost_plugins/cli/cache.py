@@ -1,6 +1,8 @@
 """`llmcost cache` and `llmcost calibrate`."""
 
+import inspect
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections import Counter
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llmcost_plugins.errors import ConfigurationError, TrafficError
 
 if TYPE_CHECKING:
-    from llmcost_plugins.cache import Cache
+    from llmcost_plugins.cache import Cache, LabelledPair, LabelledQuestion
 
 Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
@@ -24,13 +26,14 @@ def add_cache(commands: Commands) -> None:
     _action(actions, "stats", _stats, "how many answers there are, of which age and worth, in which partitions")
     explain = _action(actions, "explain", _explain, "how a question would be answered, and why")
     explain.add_argument("question")
-    explain.add_argument("--partition", help="of the store; the largest by default (see `stats`)")
+    explain.add_argument("--partition", help="of the store, or how its name begins; the largest by default")
     _action(actions, "export", _export, "write every answer to a file, in clear text").add_argument("file", type=Path)
     _action(actions, "import", _import, "keep the answers that `export` wrote").add_argument("file", type=Path)
     purge = _action(actions, "purge", _purge, "remove what has expired, or what an option names")
-    purge.add_argument("--tag", help="remove every answer with this tag")
-    purge.add_argument("--entry", help="remove the answer of this entry id")
-    purge.add_argument("--all", action="store_true", help="remove everything of the namespace")
+    what = purge.add_mutually_exclusive_group()
+    what.add_argument("--tag", help="remove every answer with this tag")
+    what.add_argument("--entry", help="remove the answer of this entry id")
+    what.add_argument("--all", action="store_true", help="remove everything of the namespace")
     warm = actions.add_parser("warm", help="keep answers that are known beforehand")
     warm.add_argument("door", help="what answers in the application, such as app:model, a CostAwareChatModel")
     warm.add_argument("answers", type=Path, help='a .jsonl file of {"question": ..., "answer": ...}')
@@ -51,7 +54,7 @@ def add_calibrate(commands: Commands) -> None:
     )
     parser.add_argument("examples", type=Path, help="a .jsonl file of labelled pairs or questions")
     parser.add_argument("--max-error", type=float, default=0.01, help="share of requests (default: %(default)s)")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the bound (default: %(default)s)")
+    parser.add_argument("--confidence", type=float, default=0.99, help="of the bound (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("calibration.json"), help="where it goes")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     parser.set_defaults(run=_calibrate)
@@ -62,15 +65,32 @@ def _action(actions: Commands, name: str, run: Callable[[Namespace], int], text:
     parser.add_argument("--store", required=True, help="the store's URL, such as sqlite:///cache.db")
     parser.add_argument("--namespace", default="", help="of the application, where it set one")
     parser.add_argument("--version", default="", help="of the answers, where the application set one")
+    parser.add_argument(
+        "--secret-env", metavar="NAME", help="the variable that holds the cache's secret, if it has one"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     parser.set_defaults(run=run)
     return parser
 
 
-def _cache(options: Namespace) -> "Cache":
+def _cache(options: Namespace, *, new: bool = False) -> "Cache":
+    """Return the cache that the options describe; its store must be there, unless it may be `new`."""
     from llmcost_plugins.cache import Cache
+    from llmcost_plugins.stores import SQLite, connect
 
-    return Cache(options.store, namespace=options.namespace, version=options.version)
+    store = connect(options.store)
+    if isinstance(store, SQLite) and not new and not store.path.exists():
+        raise ConfigurationError(f"no store at {store.path}; is the path right, and the working folder?")
+    secret = _secret(options.secret_env)
+    return Cache(store, namespace=options.namespace, version=options.version, secret=secret)
+
+
+def _secret(variable: str | None) -> bytes | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise ConfigurationError(f"--secret-env {variable}: the variable is not set")
+    return os.environ[variable].encode()
 
 
 def _stats(options: Namespace) -> int:
@@ -79,19 +99,26 @@ def _stats(options: Namespace) -> int:
 
 
 def _misses(options: Namespace) -> int:
-    rows = list(_rows(options.log))
-    for reason, count in Counter(row.get("reason", "") for row in rows).most_common():
+    rows = [_missed(number, row, options.log) for number, row in _rows(options.log)]
+    for reason, count in Counter(row["reason"] for row in rows).most_common():
         print(f"{count:>7,}  {reason}")
-    near = sorted((row for row in rows if row.get("nearest")), key=lambda row: -row["similarity"])
+    near = sorted((row for row in rows if row["nearest"]), key=lambda row: -row["similarity"])
     for row in near[: options.limit]:
         print(f"  {row['similarity']:.3f} {row['question']!r} beside {row['nearest']!r}: {row['reason']}")
     return 0
 
 
+def _missed(number: int, row: dict[str, Any], path: Path) -> dict[str, Any]:
+    texts = all(isinstance(row.get(name), str) for name in ("reason", "question", "nearest"))
+    if not texts or not isinstance(row.get("similarity"), int | float):
+        raise TrafficError(str(path), number, "expected a line of a cache's `miss_log`")
+    return row
+
+
 def _warm(options: Namespace) -> int:
-    path = options.answers
-    pairs = ((_text(row, "question", path), _text(row, "answer", path)) for row in _rows(path))
-    _print(options, {"kept": _door(options.door).warm(pairs)})
+    path, door = options.answers, _door(options.door)
+    pairs = [(_text(n, row, "question", path), _text(n, row, "answer", path)) for n, row in _rows(path)]
+    _print(options, {"offered": len(pairs), "taken": door.warm(pairs)})
     return 0
 
 
@@ -102,18 +129,22 @@ def _door(name: str) -> Any:
         door = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"no door at {name!r}: {error}; expected module:name") from error
-    if not hasattr(door, "warm"):
-        raise ConfigurationError(f"{name!r} is a `{type(door).__name__}`, which keeps no answers")
+    warm = getattr(door, "warm", None)
+    if warm is None or list(inspect.signature(warm).parameters) != ["answers"]:
+        kind = type(door).__name__
+        raise ConfigurationError(f"{name!r} is a `{kind}`, which cannot be warmed; expected a CostAwareChatModel")
     return door
 
 
 def _export(options: Namespace) -> int:
-    _print(options, {"exported": _cache(options).export(options.file)})
+    cache = _cache(options)
+    count, written = cache.count(), cache.export(options.file)
+    _print(options, {"exported": written} | ({"not readable": count - written} if written < count else {}))
     return 0
 
 
 def _import(options: Namespace) -> int:
-    _print(options, {"imported": _cache(options).load(options.file)})
+    _print(options, {"imported": _cache(options, new=True).load(options.file)})
     return 0
 
 
@@ -122,18 +153,17 @@ def _purge(options: Namespace) -> int:
     if options.all:
         gone = cache.count()
         cache.clear()
-    elif options.tag:
+    elif options.tag is not None:
         gone = cache.invalidate(options.tag)
     else:
-        gone = int(cache.report_bad(options.entry)) if options.entry else cache.purge()
+        gone = int(cache.report_bad(options.entry)) if options.entry is not None else cache.purge()
     _print(options, {"removed": gone})
     return 0
 
 
 def _explain(options: Namespace) -> int:
     cache = _cache(options)
-    partition = options.partition or next(iter(cache.contents()["partitions"]), None)
-    explained = cache.explain(options.question, partition=partition)
+    explained = cache.explain(options.question, partition=_partition(cache, options.partition))
     if options.json:
         fields = ("question", "category", "tier", "entry_id", "reason", "threshold")
         matches = [
@@ -147,20 +177,29 @@ def _explain(options: Namespace) -> int:
     return 0
 
 
+def _partition(cache: "Cache", named: str | None) -> str | None:
+    """Return the partition of the store that is meant; None where the store is empty."""
+    partitions: list[str] = list(cache.contents()["partitions"])
+    if named is None:
+        return partitions[0] if partitions else None
+    meant = [partition for partition in partitions if partition.startswith(named)]
+    if len(meant) != 1:
+        says = "more than one begins like that" if meant else f"{len(partitions)} are in the store"
+        raise ConfigurationError(f"no partition {named!r}: {says}; `llmcost cache stats` lists them")
+    return meant[0]
+
+
 def _calibrate(options: Namespace) -> int:
-    from llmcost_plugins.cache import LabelledPair, LabelledQuestion, calibrate
+    from llmcost_plugins.cache import calibrate
 
-    def example(row: dict[str, Any]) -> LabelledPair | LabelledQuestion:
-        try:
-            if "label" in row:
-                return LabelledQuestion(str(row["text"]), str(row["label"]))
-            return LabelledPair(str(row["asked"]), str(row["stored"]), bool(row["same"]))
-        except KeyError as error:
-            raise TrafficError(str(options.examples), 0, f"expected a field {error}") from error
-
-    examples: list[Any] = [example(row) for row in _rows(options.examples)]
+    if not options.out.parent.is_dir():
+        raise ConfigurationError(f"the folder {options.out.parent} of --out does not exist; create it first")
+    examples: list[Any] = [_example(number, row, options.examples) for number, row in _rows(options.examples)]
     calibration = calibrate(examples, options.max_error, confidence=options.confidence)
-    calibration.save(options.out)
+    try:
+        calibration.save(options.out)
+    except OSError as error:
+        raise ConfigurationError(f"{options.out} cannot be written: {error}") from error
     if options.json:
         print(json.dumps({"thresholds": dict(calibration.thresholds), "file": str(options.out)}))
     else:
@@ -169,27 +208,41 @@ def _calibrate(options: Namespace) -> int:
     return 0
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _example(number: int, row: dict[str, Any], path: Path) -> "LabelledPair | LabelledQuestion":
+    from llmcost_plugins.cache import LabelledPair, LabelledQuestion
+
+    if "label" in row:
+        return LabelledQuestion(_text(number, row, "text", path), str(row["label"]))
+    if row.get("same") not in (True, False):
+        raise TrafficError(str(path), number, "expected true or false in the field 'same', or a field 'label'")
+    return LabelledPair(_text(number, row, "asked", path), _text(number, row, "stored", path), bool(row["same"]))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a .jsonl file, each with the number of its line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TrafficError(str(path), number, f"expected a JSON object: {error}") from error
-        if not isinstance(row, dict):
-            raise TrafficError(str(path), number, "expected a JSON object")
-        yield row
+        if line.strip():
+            yield number, _object(number, line, path)
 
 
-def _text(row: dict[str, Any], name: str, path: Path) -> str:
+def _object(number: int, line: str, path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TrafficError(str(path), number, f"expected a JSON object: {error}") from error
+    if not isinstance(row, dict):
+        raise TrafficError(str(path), number, "expected a JSON object")
+    return row
+
+
+def _text(number: int, row: dict[str, Any], name: str, path: Path) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value:
-        raise TrafficError(str(path), 0, f"expected a text in the field {name!r} of each line")
+        raise TrafficError(str(path), number, f"expected a text in the field {name!r}")
     return value
 
 

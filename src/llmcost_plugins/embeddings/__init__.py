@@ -1,7 +1,7 @@
 """Texts as vectors."""
 
-from llmcost_plugins.embeddings.adapt import RememberingEmbedder, embedder_of
+from llmcost_plugins.embeddings.adapt import RememberingEmbedder, embedder_of, same_kind
 from llmcost_plugins.embeddings.embedder import Embedded, Embedder
 from llmcost_plugins.embeddings.local import LocalEmbedder
 
-__all__ = ["Embedded", "Embedder", "LocalEmbedder", "RememberingEmbedder", "embedder_of"]
+__all__ = ["Embedded", "Embedder", "LocalEmbedder", "RememberingEmbedder", "embedder_of", "same_kind"]

@@ -95,6 +95,11 @@ class CostAwareChatModel(BaseChatModel):
         return self._router.tiers
 
     @property
+    def cost_cache(self) -> Cache | None:
+        """The cache that answers before the tiers do; `cache` is LangChain's own setting."""
+        return self._cost_cache
+
+    @property
     @override
     def _llm_type(self) -> str:
         return "llmcost-cost-aware"

@@ -14,7 +14,7 @@ Answer: {answer}
 Second question: {asked}
 
 Reply with yes or no alone."""
-_TAG = "llmcost:judge"
+_TAGS = ["llmcost:judge", "nostream"]  # LangGraph leaves runs with the latter out of its message streams
 
 
 class ChatJudge:
@@ -32,5 +32,5 @@ class ChatJudge:
     def __call__(self, asked: str, stored: str, answer: str) -> bool:
         """Tell whether the model says yes; anything else is a no."""
         prompt = _PROMPT.format(asked=asked, stored=stored, answer=answer)
-        said = self._model.invoke(prompt, {"callbacks": [self._handler], "tags": [_TAG]})
+        said = self._model.invoke(prompt, {"callbacks": [self._handler], "tags": _TAGS})
         return str(said.text).strip().strip(".").lower() == "yes"

@@ -224,7 +224,8 @@ OPENINGS = (
 
 CLOSINGS = (
     "please", "pls", "thanks", "thank you", "thx", "cheers", "many thanks", "thanks a lot", "thank you very much",
-    "thank you so much", "thanks so much", "thanks in advance", "thank you in advance", "thanks for your help",
+    "thank you so much", "thanks so much", "thanks in advance", "many thanks in advance",
+    "thank you in advance", "thanks for your help",
     "thank you for your help", "asap", "by the way", "kind regards", "best regards", "regards",
 )  # fmt: skip
 """What politeness puts behind a question."""

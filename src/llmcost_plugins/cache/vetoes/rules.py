@@ -18,7 +18,11 @@ Veto: TypeAlias = Callable[[Reading, Reading], bool]
 
 _CAPITALS = re.compile(r"\b(?:[A-Z]{2,}|[B-HJ-Z])\b")
 _FACTORIAL = re.compile(r"\d!(?!\s*$)|\d!$")
-_PREPOSITIONS = frozenset("to in on for with from at by during under within via per as of".split())
+_PREPOSITIONS = frozenset(
+    {"to", "in", "on", "for", "with", "from", "at", "by", "during", "under", "within", "via", "per", "as", "of"}
+)
+_LEAVE = frozenset({"thanks", "thank", "please", "regards", "cheers", "greetings"})
+_LONG_SMALL_WORDS = tuple(word for word in english.FUNCTION_WORDS if len(word) > 5)
 _SMALL_CHANGE = 2  # words, other than those that carry the topic, by which sentences in another order may differ
 _PHRASE = 3  # words that carry the topic, of a phrase that stands in for another
 _REWRITTEN = 3  # other words by which the rest differs, from which a phrase has not just been replaced
@@ -198,14 +202,21 @@ def same_content(asked: Reading, stored: Reading) -> bool:
     return 0 < len(asked.content) == len(stored.content) and all(_same(a, b) for a, b in pairs)
 
 
+def _is_slip(word: Word) -> bool:
+    """Tell whether a word is a small word mistyped (`throgh`)."""
+    return any(same_word(word.text, small) for small in _LONG_SMALL_WORDS)
+
+
 def _is_condition(reading: Reading, added: Sequence[tuple[int, Word]]) -> bool:
     """Tell whether the words are one phrase behind a preposition, or a sentence of their own."""
-    if not _is_phrase(added):
+    if not _is_phrase(added) or any(map(_is_slip, (word for _, word in added))):
         return False
     start = next(n for n, word in enumerate(reading.words) if word is added[0][1])
     clause = added[0][1].clause
     alone = all(word.clause != clause or any(word is other for _, other in added) for word in reading.content)
-    return alone or any(word.text in _PREPOSITIONS for word in reading.words[max(0, start - 2) : start])
+    polite = any(word.text in _LEAVE for word in reading.words) or all(word.name for _, word in added)
+    before = reading.words[max(0, start - 2) : start]
+    return (alone and not polite) or any(word.text in _PREPOSITIONS and word.clause == clause for word in before)
 
 
 def _capital(reading: Reading, other: Reading) -> bool:

@@ -17,6 +17,7 @@ _CAPITAL_STYLE = 0.6  # of the words; above it capitals are a style and mark no 
 _FEW = 3  # words, from which a style shows
 _I = frozenset({"I", "I'm", "I've", "I'd", "I'll"})
 _NAMED = {"US": "usa", "USA": "usa", "UK": "uk"}
+_PLURALS = frozenset({"ups", "downs", "ins", "outs", "offs"})  # as in `top-ups`, `check-ins`
 _REACH = 4  # words between a verb and its `on` or `off`
 
 
@@ -59,7 +60,8 @@ def _key(text: str) -> str:
 
 
 def _topical(text: str) -> bool:
-    return text not in english.FUNCTION_WORDS and text not in english.FILLERS
+    small = text in english.FUNCTION_WORDS or text in _PLURALS
+    return not small and text not in english.FILLERS
 
 
 def _words(text: str) -> Iterator[Word]:
