@@ -34,11 +34,14 @@ types: .venv/test-ready
 test: lint types  ## the one command: lint, types, tests, notebooks, README code
 	$(BIN)/python -m pytest $(ARGS)
 
-bench-setup: .venv/test-ready  ## the rivals that benchmarks are measured beside
+bench-setup: .venv/test-ready  ## the rivals that benchmarks are measured beside, and word lists of Debian's
 	$(BIN)/python -m pip install --quiet --group bench
+	@test -d /usr/share/wordnet && test -d /usr/share/iso-codes || apt-get install -y --no-install-recommends wordnet-base iso-codes
 
 bench: .venv/test-ready
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LLMCOST_DATA="$(DATA)" $(BIN)/python -m benchmarks.ledger $(ARGS)
+	for name in ledger cache; do \
+		OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LLMCOST_DATA="$(DATA)" $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
+	done
 
 redis8:  ## Redis 8 with vector sets in a side environment, for the tests marked `redis8`
 	sh scripts/redis8.sh

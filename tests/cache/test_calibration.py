@@ -31,13 +31,13 @@ def pairs(count: int = 400) -> list[LabelledPair]:
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return calibrate(pairs(), 0.01)
+    return calibrate(pairs(), 0.01, confidence=0.95)
 
 
 def test_the_threshold_keeps_the_bound_and_the_one_below_does_not(calibration: Calibration) -> None:
     point = calibration.point()
     assert point is not None
-    assert point.error_bound == upper_bound(point.wrong, 400) <= 0.01
+    assert point.error_bound == upper_bound(point.wrong, 400, 0.95) <= 0.01
     assert point.hits > 0
     assert point.precision_bound > 0.9
     curve = sorted(calibration.curves["all"], key=lambda point: point.threshold)

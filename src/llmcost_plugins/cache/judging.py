@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from llmcost_plugins.plan import Plan, do
 
-Judge: TypeAlias = Callable[[str, str, str], "bool | Awaitable[bool]"]
+Judge: TypeAlias = Callable[[str, str, str], bool | Awaitable[bool]]
 """Takes the question asked, the stored question and the stored answer; tells whether the answer will do."""
 
 

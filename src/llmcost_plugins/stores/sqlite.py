@@ -123,7 +123,7 @@ class SQLite:
                     raise  # Python's own errors, such as of a wrong type, have no code
                 raise CorruptStore(f"{self.path} is damaged ({error}); set aside as {self._set_aside()}") from error
 
-    def index(self, connection: sqlite3.Connection, namespace: str, space: str, now: float) -> "VectorIndex":
+    def _index(self, connection: sqlite3.Connection, namespace: str, space: str, now: float) -> "VectorIndex":
         """Return the vectors of a space as the file has them at this moment, without those that have expired."""
         from llmcost_plugins.stores.mirror import Mirror
 
@@ -283,7 +283,7 @@ class SQLiteEntries:
         """Return the entries of the space that are nearest to the vector and not expired, the nearest first."""
 
         def search() -> list[Neighbour]:
-            index = self._store.perform(lambda c: self._store.index(c, self._namespace, space, now))
+            index = self._store.perform(lambda c: self._store._index(c, self._namespace, space, now))
             found = index.near(vector, limit)
             return [Neighbour(key, similarity, _read_text(question)) for key, similarity, question in found]
 
