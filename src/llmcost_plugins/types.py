@@ -2,8 +2,8 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
-from uuid import uuid4
 
 from llmcost_plugins.errors import InvalidUsage
 from llmcost_plugins.plan import Ask, Step
@@ -16,7 +16,7 @@ _ABSURD_TOKENS = 1_000_000_000
 
 def new_id() -> str:
     """Return a fresh id for a request, a call or a hit."""
-    return uuid4().hex
+    return token_hex(16)
 
 
 class Scope(NamedTuple):

@@ -159,12 +159,11 @@ def _block(block: Mapping[str, Any], seen: Mapping[str, str]) -> dict[str, Any]:
     return plain | {name: seen[block[name]] for name in _BLOCK_IDS if block.get(name) in seen}
 
 
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_refuse)
-
-
 def _refuse(value: Any) -> Any:
     raise TypeError(f"`{type(value).__name__}` has no lasting form")
+
+
+_plain = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_refuse).encode
 
 
 def _digest(text: str, secret: bytes | None) -> str:
