@@ -43,7 +43,7 @@ from llmcost_plugins.cache.switch import KillSwitch
 from llmcost_plugins.cache.telling import hit_event, miss_event, tell_failure
 from llmcost_plugins.cache.turns import Turns
 from llmcost_plugins.cache.vetoes import VETOES, Veto
-from llmcost_plugins.embeddings import LocalEmbedder, RememberingEmbedder, embedder_of
+from llmcost_plugins.embeddings import LocalEmbedder, RememberingEmbedder, bundled_embedder, embedder_of
 from llmcost_plugins.errors import ConfigurationError, CorruptEntry
 from llmcost_plugins.events import Sink, emit
 from llmcost_plugins.plan import Plan
@@ -200,7 +200,7 @@ class Cache(Operations):
         self._mode: Mode = mode
         self._classify = classify or category_of
         self._ttl = ttl
-        inner = LocalEmbedder() if embedder is None else embedder_of(embedder)
+        inner = bundled_embedder() if embedder is None else embedder_of(embedder)
         self._semantic = Semantic(RememberingEmbedder(inner), vetoes)
         self._calibration = calibration_of(calibration, inner.id, mode)
         self._judge = judge

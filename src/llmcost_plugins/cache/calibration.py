@@ -14,7 +14,7 @@ from llmcost_plugins.cache.bounds import lower_bound, upper_bound
 from llmcost_plugins.cache.policy import category_of
 from llmcost_plugins.cache.semantic import Semantic
 from llmcost_plugins.cache.vetoes import VETOES, Veto
-from llmcost_plugins.embeddings import Embedder, LocalEmbedder, RememberingEmbedder, embedder_of
+from llmcost_plugins.embeddings import Embedder, RememberingEmbedder, bundled_embedder, embedder_of
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.plan import drive
 from llmcost_plugins.stores import Memory
@@ -227,7 +227,7 @@ def replay(semantic: Semantic, questions: Sequence[LabelledQuestion], threshold:
 
 
 def _embedder(given: Any) -> Embedder:
-    return LocalEmbedder() if given is None else embedder_of(given)
+    return bundled_embedder() if given is None else embedder_of(given)
 
 
 def _by_category(examples: list[Any], classify: Callable[[str], str]) -> dict[str, list[Any]]:

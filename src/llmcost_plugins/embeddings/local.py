@@ -5,12 +5,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from llmcost_plugins.embeddings.embedder import Embedded
 from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.forks import after_fork
 from llmcost_plugins.plan import Plan, adrive, do, drive
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class LocalEmbedder:
                 raise ConfigurationError(f"`{name}` is {value!r}; expected an integer from 1")
         self.threads = threads
         self.batch_size = batch_size
-        self._lock = threading.Lock()
         self._encoder: _Encoder | None = None
+        self._renew_lock()
+        after_fork(self, LocalEmbedder._renew_lock)
 
     def __repr__(self) -> str:
         return f"LocalEmbedder(threads={self.threads}, batch_size={self.batch_size})"
@@ -96,6 +98,9 @@ class LocalEmbedder:
         with self._lock:
             self._encoder = None
 
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
     def _embed(self, texts: list[str]) -> Plan[Embedded]:
         distinct = list(dict.fromkeys(texts))
         rows: dict[str, _Row] = {}
@@ -115,6 +120,12 @@ class LocalEmbedder:
             with self._lock:
                 encoder = self._encoder = self._encoder or _load(self.threads)
         return encoder
+
+
+@cache
+def bundled_embedder() -> LocalEmbedder:
+    """Return the process's own embedder, so that many caches load one model."""
+    return LocalEmbedder()
 
 
 class _Row(NamedTuple):
