@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -124,17 +124,29 @@ def accepted(pair: pairs.Pair) -> str | None:
 
 def pair_figures(data: Path) -> tuple[dict[str, float], str]:
     """Return the shares of pairs that are accepted, with default settings, and a table by kind."""
-    adversarial, light, finance = pairs.adversarial_pairs(data), pairs.light_rewrites(data), pairs.finance_traps(data)
-    bad, good = by_kind(adversarial), by_kind(light)
-    lines = [f"  accepted {kind:<18} {share:7.1%}" for kind, share in {**bad, **good}.items()]
+    light, finance = pairs.light_rewrites(data), pairs.finance_traps(data)
+    figures = {
+        "finance32_false_hits": float(sum(accepted(pair) is not None for pair in finance)),
+        "light_rewrite_recall": mean(accepted(pair) is not None for pair in light),
+    }
+    try:
+        adversarial = pairs.adversarial_pairs(data)
+    except SystemExit as missing:  # the word lists are not of Python
+        return figures, f"  adversarial pairs left out: {missing}\n{table_of(by_kind(light))}"
+    return adversarial_figures(adversarial) | figures, table_of({**by_kind(adversarial), **by_kind(light)})
+
+
+def adversarial_figures(adversarial: Sequence[pairs.Pair]) -> dict[str, float]:
     cosine = [p for p in adversarial if float(np.dot(*EMBEDDER.embed_now([p.asked, p.stored]).vectors)) >= 0.85]
     return {
         "adversarial_pairs": float(len(adversarial)),
         "adversarial_false_hit_rate": mean(accepted(pair) is not None for pair in adversarial),
         "cosine_085_adversarial_false_hit_rate": len(cosine) / len(adversarial),
-        "finance32_false_hits": float(sum(accepted(pair) is not None for pair in finance)),
-        "light_rewrite_recall": mean(accepted(pair) is not None for pair in light),
-    }, "\n".join(lines)
+    }
+
+
+def table_of(shares: Mapping[str, float]) -> str:
+    return "\n".join(f"  accepted {kind:<18} {share:7.1%}" for kind, share in shares.items())
 
 
 def by_kind(given: Sequence[pairs.Pair]) -> dict[str, float]:
