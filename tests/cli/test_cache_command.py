@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from llmcost_plugins.cache import Cache
-from llmcost_plugins.cli import main
 from llmcost_plugins.plan import drive
 from llmcost_plugins.stores import SQLite
 from llmcost_plugins.types import Reply, Request, Scope, Usage
@@ -17,16 +16,6 @@ from llmcost_plugins.types import Reply, Request, Scope, Usage
 Run = Callable[..., tuple[int, str, str]]
 ONE, OTHER = "How do I reset my password?", "How can I reset my password?"
 REPLY = Reply({"content": "Click it."}, "Click it.", Usage(10, 5), "openai", "gpt-5.4")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_(*arguments: str | Path) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_
 
 
 def filled(path: Path, **options: Any) -> str:

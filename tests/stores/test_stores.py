@@ -35,20 +35,6 @@ def entry(key: str, payload: bytes = b"x", created: float = 1.0, expires: float 
     return Entry(key, payload, created, expires)
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[[Path], SQLite]]:
-    """Open stores that are closed in the end."""
-    stores: list[SQLite] = []
-
-    def open_(path: Path, **options: Any) -> SQLite:
-        stores.append(SQLite(path, **options))
-        return stores[-1]
-
-    yield open_
-    for store in stores:
-        store.close()
-
-
 @pytest.fixture(params=["memory", "sqlite"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, opened: Callable[[Path], SQLite]) -> Callable[[], Store]:
     numbers = count()

@@ -51,19 +51,6 @@ def exactly(rows: Any, vector: Any, limit: int) -> list[int]:
     return np.argsort(-(rows @ vector), kind="stable")[:limit].tolist()
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[..., SQLite]]:
-    stores: list[SQLite] = []
-
-    def open_(path: Path, **options: Any) -> SQLite:
-        stores.append(SQLite(path, **options))
-        return stores[-1]
-
-    yield open_
-    for store in stores:
-        store.close()
-
-
 @pytest.fixture(params=["memory", "sqlite"])
 def entries(request: pytest.FixtureRequest, tmp_path: Path, opened: Callable[..., SQLite]) -> Entries:
     return (Memory() if request.param == "memory" else opened(tmp_path / "cache.db", timeout=5)).entries()

@@ -6,7 +6,7 @@ from llmcost_plugins.cache.vetoes import Reading, english
 from llmcost_plugins.cache.vetoes.reading import Word
 from llmcost_plugins.cache.vetoes.spelling import same_word
 
-_NEIGHBOURS = 8
+NEIGHBOURS = 8  # that tell how crowded it is around a question
 _CROWDED = 0.5  # the usual cosine of the nearest; where fewer are known, the rest are taken to be that near
 _LONELY = 0.35  # below it a neighbourhood says nothing more
 _SHARED = 5  # topical words in common, from which more add nothing
@@ -47,5 +47,5 @@ def _same(word: Word, other: Word) -> bool:
 
 
 def _crowding(others: Sequence[float]) -> float:
-    nearest = others[:_NEIGHBOURS]
-    return (sum(nearest) + _CROWDED * (_NEIGHBOURS - len(nearest))) / _NEIGHBOURS
+    nearest = others[:NEIGHBOURS]
+    return (sum(nearest) + _CROWDED * (NEIGHBOURS - len(nearest))) / NEIGHBOURS

@@ -1,12 +1,11 @@
 """The semantic tier: a question that was answered before in other words."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from llmcost_plugins.cache.likeness import likeness, same_wording
+from llmcost_plugins.cache.likeness import NEIGHBOURS, likeness, same_wording
 from llmcost_plugins.cache.vetoes import Reading, Veto, read, refused_by
 from llmcost_plugins.embeddings import Embedder
 from llmcost_plugins.plan import Plan
@@ -14,9 +13,7 @@ from llmcost_plugins.types import Entries, Neighbour
 
 Verdict: TypeAlias = Literal["accepted", "too far", "vetoed"]
 
-_CODED = re.compile(r"\b(?=[^\W\d_]*\d)(?=\d*[^\W\d_])\w+")
-
-_READ = 11  # neighbours that a look-up asks for: the nearest, and ten to tell how crowded it is around the question
+_READ = NEIGHBOURS + 1  # that a look-up asks for: any that is tried, and those that tell how crowded it is around
 _TRIED = 5
 _FLOOR = 0.5  # the cosine below which nothing is the same question, not even a mistyped one
 
@@ -55,13 +52,12 @@ class Semantic:
         near = yield from entries.near(space, vector, _READ, now)
         similarities = [neighbour.similarity for neighbour in near]
         asked = read(question)
-        codes = _codes(question)
         matches: list[Match] = []
         for position, neighbour in enumerate(near[:_TRIED]):
             if neighbour.similarity < _FLOOR:
                 break
             others = similarities[:position] + similarities[position + 1 :]
-            matches.append(self._match(neighbour, others, asked, codes, threshold))
+            matches.append(self._match(neighbour, others, asked, threshold))
             if matches[-1].verdict == "accepted":
                 break
         return matches
@@ -70,7 +66,7 @@ class Semantic:
         """Return how far two questions mean the same among others, None where a veto or the embedder refuses."""
         vectors = yield from self.embedder.embed([asked, stored])
         first, second = read(asked), read(stored)
-        if any(vectors.truncated) or self._veto(first, second, _codes(asked), _codes(stored)) is not None:
+        if any(vectors.truncated) or refused_by(first, second, self._vetoes) is not None:
             return None
         near = yield from entries.near(space, vectors.vectors[0].tobytes(), _READ, 0.0)
         others = [neighbour.similarity for neighbour in near if neighbour.question != stored]
@@ -78,20 +74,10 @@ class Semantic:
             return math.inf  # a look-up accepts it whatever its vector
         return likeness(float(vectors.vectors[0] @ vectors.vectors[1]), others, first, second)
 
-    def _match(
-        self, neighbour: Neighbour, others: Sequence[float], asked: Reading, codes: frozenset[str], threshold: float
-    ) -> Match:
+    def _match(self, neighbour: Neighbour, others: Sequence[float], asked: Reading, threshold: float) -> Match:
         stored = read(neighbour.question)
         score = likeness(neighbour.similarity, others, asked, stored)
         if score < threshold and not same_wording(asked, stored):
             return Match(neighbour, score, "too far")
-        veto = self._veto(asked, stored, codes, _codes(neighbour.question))
+        veto = refused_by(asked, stored, self._vetoes)
         return Match(neighbour, score, "accepted") if veto is None else Match(neighbour, score, "vetoed", veto)
-
-    def _veto(self, asked: Reading, stored: Reading, codes: frozenset[str], others: frozenset[str]) -> str | None:
-        return "codes" if codes != others else refused_by(asked, stored, self._vetoes)
-
-
-def _codes(question: str) -> frozenset[str]:
-    """Return the words whose case counts: those with a digit and with small and capital letters (A1b2, a password)."""
-    return frozenset(word for word in _CODED.findall(question) if not (word.islower() or word.isupper()))

@@ -16,7 +16,14 @@ from typing_extensions import override
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError, CorruptEntry
 from llmcost_plugins.events import ComponentFailed, emit
-from llmcost_plugins.langchain.convert import dump_message, finish_of, from_serialised, load_message, usage_of
+from llmcost_plugins.langchain.convert import (
+    dump_message,
+    finish_of,
+    from_serialised,
+    load_message,
+    usage_of,
+    whole_answer,
+)
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, drive
 from llmcost_plugins.scope import current_scope
@@ -80,9 +87,7 @@ class SemanticCache(BaseCache):
         """Keep answers that are known beforehand, for a chat model; tell how many were offered to the cache."""
         offered = 0
         for given, answer in answers:
-            message = (
-                AIMessage(answer, response_metadata={"finish_reason": "stop"}) if isinstance(answer, str) else answer
-            )
+            message = whole_answer(answer)
             prompt = dumps(model._convert_input(given).to_messages())
             self.update(prompt, model._get_llm_string(), [ChatGeneration(message=message)])
             offered += 1

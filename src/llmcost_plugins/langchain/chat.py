@@ -29,7 +29,7 @@ from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow import Account, account_of, cache_of, models_of, refuse_unknown, router_of, serve
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound, prepared
-from llmcost_plugins.langchain.convert import BILLED, DOOR, question_in, tags_in, to_message, to_reply
+from llmcost_plugins.langchain.convert import BILLED, DOOR, question_in, tags_in, to_message, to_reply, whole_answer
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook
@@ -266,9 +266,7 @@ class CostAwareChatModel(BaseChatModel):
         offered = 0
         for given, answer in answers:
             caller = Caller(self._convert_input(given).to_messages(), ensure_config(), None, {})
-            message = (
-                AIMessage(answer, response_metadata={"finish_reason": "stop"}) if isinstance(answer, str) else answer
-            )
+            message = whole_answer(answer)
             reply = to_reply(message, call_id="")
             drive(self._cost_cache.store(self._request(caller, current_scope()), reply, self._account.sink))
             offered += 1

@@ -86,6 +86,11 @@ def to_reply(message: BaseMessage, *, call_id: str) -> Reply:
     )
 
 
+def whole_answer(answer: str | AIMessage) -> AIMessage:
+    """Return an answer that is known beforehand as a message that ended properly."""
+    return AIMessage(answer, response_metadata={"finish_reason": "stop"}) if isinstance(answer, str) else answer
+
+
 def to_message(message: BaseMessage) -> Message:
     """Return what of a message bears on the answer: no ids, usage or response metadata."""
     role = _ROLES.get(message.type, message.type)

@@ -194,3 +194,8 @@ def test_a_long_question_is_not_read():
     reading = read("word " * 4000)
     assert reading.too_long
     assert reading.words == ()
+
+
+def test_case_counts_in_words_of_letters_and_digits() -> None:
+    assert veto("Is A1b2 a good password?", "Is a1b2 a good password?") == "form"
+    assert veto("Is A1B2 a good password?", "Is a1b2 a good password?") is None

@@ -17,6 +17,7 @@ from llmcost_plugins.cache.vetoes.spelling import same_word
 Veto: TypeAlias = Callable[[Reading, Reading], bool]
 
 _CAPITALS = re.compile(r"\b(?:[A-Z]{2,}|[B-HJ-Z])\b")
+_CODED = re.compile(r"\b(?=[^\W\d_]*\d)(?=\d*[^\W\d_])\w+")
 _FACTORIAL = re.compile(r"\d!(?!\s*$)|\d!$")
 _PREPOSITIONS = frozenset(
     {"to", "in", "on", "for", "with", "from", "at", "by", "during", "under", "within", "via", "per", "as", "of"}
@@ -138,8 +139,8 @@ def additions(asked: Reading, stored: Reading) -> bool:
 
 
 def form(asked: Reading, stored: Reading) -> bool:
-    """Capitals or marks that change the meaning: `IT` and `it`, `5 M` and `5 m`, `3!` and `3`."""
-    if _FACTORIAL.findall(asked.text) != _FACTORIAL.findall(stored.text):
+    """Capitals or marks that change the meaning: `IT` and `it`, `5 M` and `5 m`, `A1b2` and `a1b2`, `3!` and `3`."""
+    if _FACTORIAL.findall(asked.text) != _FACTORIAL.findall(stored.text) or _cased(asked) != _cased(stored):
         return True
     return _capital(asked, stored) or _capital(stored, asked)
 
@@ -225,6 +226,11 @@ def _capital(reading: Reading, other: Reading) -> bool:
         return False
     capitals = {word for word in _CAPITALS.findall(reading.text) if _is_another_word(word.lower())}
     return any(word not in other.text and re.search(rf"\b{word.lower()}\b", other.text) for word in capitals)
+
+
+def _cased(reading: Reading) -> set[str]:
+    """Return the words whose case counts: those with a digit, and with small and capital letters."""
+    return {word for word in _CODED.findall(reading.text) if not (word.islower() or word.isupper())}
 
 
 def _is_another_word(small: str) -> bool:
