@@ -9,6 +9,7 @@ LLMCostError
 ├── TrafficError (ValueError)           a broken line of a traffic or log file, with file, line and what was expected
 ├── CorruptStore                        a store's file was damaged and set aside; the next use begins a new one
 ├── CorruptEntry (ValueError)           a stored answer that fails its checksum or format; the cache counts it as a miss
+├── NoEligibleTier                      no tier can answer the request; the text says of each why not
 └── NoTierAnswered (ExceptionGroup)     every tier failed; holds each tier's own error
 ```
 """
@@ -64,6 +65,10 @@ class CorruptStore(LLMCostError):
 
 class CorruptEntry(LLMCostError, ValueError):
     """A stored answer that fails its checksum or does not have the expected form."""
+
+
+class NoEligibleTier(LLMCostError):
+    """No tier can answer the request: too small a window, no tools, not open to the user, over the budget ..."""
 
 
 class NoTierAnswered(LLMCostError, ExceptionGroup[Exception]):

@@ -82,17 +82,31 @@ class CacheMissed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """The router chose a tier."""
+    """The router chose a tier; `difficulty` is None where nobody judged it, `arm` names the half of an A/B split."""
 
     time: float
     tier: str
     reason: str
     scope: Scope = Scope()
+    difficulty: float | None = None
+    arm: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """No tier could answer: `reasons` holds each tier's name and why not."""
+
+    time: float
+    reasons: tuple[tuple[str, str], ...]
+    scope: Scope = Scope()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalated:
-    """A tier's answer was not good enough; the call `call_id` was paid for nothing shown."""
+    """A tier's answer was not good enough; the call `call_id` was paid for nothing shown.
+
+    `cost` says again what its `CallFinished` says, in pico-USD; None where no price is known.
+    """
 
     time: float
     call_id: str
@@ -100,11 +114,12 @@ class Escalated:
     to: str
     reason: str
     scope: Scope = Scope()
+    cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FellBack:
-    """A tier failed and another was asked."""
+    """A tier, or one of its deployments, failed and another was asked."""
 
     time: float
     tier: str
@@ -123,7 +138,7 @@ class ComponentFailed:
     scope: Scope = Scope()
 
 
-Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Escalated | FellBack | ComponentFailed
+Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | FellBack | ComponentFailed
 Sink: TypeAlias = Callable[[Event], None]
 
 _log = logging.getLogger("llmcost_plugins")

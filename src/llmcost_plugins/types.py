@@ -1,11 +1,11 @@
 """The few plain types that every room shares."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from secrets import token_hex
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from llmcost_plugins.errors import InvalidUsage
+from llmcost_plugins.errors import ConfigurationError, InvalidUsage
 from llmcost_plugins.plan import Ask, Step
 
 Message: TypeAlias = Mapping[str, Any]
@@ -87,17 +87,96 @@ _PARTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """One of several places where a tier's model runs, with the limits that its provider sets.
+
+    Calls are spread by `weight` over those that are well and within their limits.
+    """
+
+    model: Any
+    name: str = ""
+    provider: str = ""
+    model_name: str = ""
+    weight: float = 1.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        for limit in ("weight", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, limit)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"`{limit}` of a deployment is {value!r}; expected more than 0")
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """One model that a router may choose; tiers are ordered from the cheapest to the strongest.
 
-    `model` is the framework's own model object. `provider` and `model_name` are what prices are looked up by;
-    doors fill them in from the model where they are empty.
+    `model` is the framework's own model object, or `deployments` holds several: models, or `Deployment`s of them.
+    `provider` and `model_name` are what prices are looked up by; doors fill in what they find on the model where
+    something is left out. `context_window` and `max_output_tokens` are in tokens. `tools`, `vision` and `json_schema`
+    say what the model can do; None where that is not known, and then it is not ruled out. `user_tiers` are the
+    `scope(user_tier=...)` that may use it; None lets everyone.
     """
 
     name: str
-    model: Any
+    model: Any = None
     provider: str = ""
     model_name: str = ""
+    _: KW_ONLY
+    deployments: tuple[Any, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    tools: bool | None = None
+    vision: bool | None = None
+    json_schema: bool | None = None
+    user_tiers: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.deployments:
+            raise ConfigurationError(f"tier {self.name!r} has a `model` and `deployments`; pass one of them")
+        object.__setattr__(self, "deployments", tuple(self.deployments))
+        if isinstance(self.user_tiers, str):
+            raise ConfigurationError(f"`user_tiers` is {self.user_tiers!r}; expected a collection such as {{'pro'}}")
+        if self.user_tiers is not None:
+            object.__setattr__(self, "user_tiers", frozenset(self.user_tiers))
+        for limit in ("context_window", "max_output_tokens"):
+            value = getattr(self, limit)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"`{limit}` of tier {self.name!r} is {value!r}; expected a number of tokens")
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """The model, or that of each deployment."""
+        return tuple(deployment.model for deployment in self.deployments) or (self.model,)
+
+
+class Overrides(NamedTuple):
+    """What one request asks of the router in place of its settings.
+
+    `tier` is the one to ask first, `force_model` the only one to ask; both name a tier or its model. `budget` is the
+    most that a call may cost, in pico-USD.
+    """
+
+    threshold: float | None = None
+    tier: str | None = None
+    force_model: str | None = None
+    budget: int | None = None
+
+
+NO_OVERRIDES = Overrides()
+
+
+class Fault(NamedTuple):
+    """What an error of a model means for other models.
+
+    After `rate_limit` and `unavailable` (timeouts, lost connections, server errors) another may answer; after
+    `too_long` one with a larger window may; a `fatal` one (bad request, missing key) would fail anywhere.
+    `retry_after` is how many seconds the provider asks to be left alone, None where it does not say.
+    """
+
+    kind: Literal["rate_limit", "unavailable", "too_long", "fatal"]
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +187,8 @@ class Request:
     already left out. `model` identifies what would answer (model and parameters, or the router's tiers and policy).
     `params` holds all else that changes the answer: tools, response schema, stop words, sampling.
     `question` is the user's own question where the prompt around it holds more (retrieved passages). `tags` are names
-    by which the answer may be invalidated later, such as those of the data that it rests on.
+    by which the answer may be invalidated later, such as those of the data that it rests on. `thread` names the
+    conversation where the framework does, `run_id` the framework's own run, and `overrides` are the caller's wishes.
     """
 
     messages: tuple[Message, ...]
@@ -118,6 +198,9 @@ class Request:
     scope: Scope = Scope()
     question: str | None = None
     tags: tuple[str, ...] = ()
+    thread: str = ""
+    run_id: str = ""
+    overrides: Overrides = NO_OVERRIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +224,7 @@ class Reply:
     `native` is the framework's object. `hit` says how a cache found the answer, None if it is fresh. `finish` is None
     for an answer that did not end properly. `usage` is None where the provider reported none.
     `degraded` marks the answer of a weaker model than the request deserved, given because a stronger one failed: it
-    must not be kept.
+    must not be kept. `cost` is in pico-USD, None where no price is known; `routing` tells how the router came to it.
     """
 
     body: Any
@@ -156,6 +239,8 @@ class Reply:
     native: Any = field(default=None, compare=False, repr=False)
     hit: Hit | None = None
     call_id: str = field(default="", compare=False)
+    cost: int | None = field(default=None, compare=False)
+    routing: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +345,8 @@ class Caller(Protocol):
         """Return a stored answer as the framework's object; raise if its body has not the form for that."""
         ...
 
-    def retryable(self, error: Exception) -> bool:
-        """Tell whether another tier may be tried after this error."""
+    def fault(self, error: Exception) -> Fault:
+        """Say what an error means for other models."""
         ...
 
     def estimate(self, tier: Tier, reply: Reply | None) -> Usage:

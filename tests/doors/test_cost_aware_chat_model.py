@@ -135,17 +135,17 @@ def test_a_failed_tier_falls_back(fake_provider: FakeProvider, way: str) -> None
 @pytest.mark.parametrize("way", WAYS)
 def test_every_tier_failed(fake_provider: FakeProvider, way: str) -> None:
     model = CostAwareChatModel(tiers=tiers(fake_provider), cache=True)
-    fake_provider.fail(times=2)
+    fake_provider.fail(times=6)
     with pytest.raises(NoTierAnswered) as raised:
         ask(way, model)
-    assert len(raised.value.exceptions) == 2
+    assert len(raised.value.exceptions) == 6  # both tiers, three times
     assert model._cost_cache.turns_held == 0
     assert ask(way, model).text
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_single_tier_s_error_is_raised_as_it_is(fake_provider: FakeProvider, way: str) -> None:
-    fake_provider.fail(times=2)
+    fake_provider.fail(times=9)
     with pytest.raises(Exception) as plain:
         ask(way, openai(fake_provider))
     with pytest.raises(Exception) as routed:
@@ -340,7 +340,7 @@ def test_threads_and_loops_wait_for_each_other(fake_provider: FakeProvider) -> N
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_when_the_leader_fails_the_next_leads(fake_provider: FakeProvider, way: str) -> None:
     model = CostAwareChatModel(openai(fake_provider), cache=True)
-    fake_provider.fail(times=3)
+    fake_provider.fail(status=400, times=3)
     barrier = threading.Barrier(16)
 
     def work(_: int) -> str:
@@ -361,7 +361,7 @@ def test_when_the_leader_fails_the_next_leads(fake_provider: FakeProvider, way: 
 @pytest.mark.parametrize("way", ["ainvoke", "astream"])
 def test_when_the_leading_task_fails_the_next_leads(fake_provider: FakeProvider, way: str) -> None:
     model = CostAwareChatModel(openai(fake_provider), cache=True)
-    fake_provider.fail(times=3)
+    fake_provider.fail(status=400, times=3)
 
     async def gather() -> list[Any]:
         return await asyncio.gather(*(aask(way, model) for _ in range(16)), return_exceptions=True)

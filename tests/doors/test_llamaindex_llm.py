@@ -488,7 +488,7 @@ def test_escalation_hides_the_draft(way: str) -> None:
 @pytest.mark.parametrize("way", CHATS)
 def test_every_tier_failed(fake_provider: FakeProvider, way: str) -> None:
     llm = CostAwareLLM(tiers=both(fake_provider), cache=True)
-    fake_provider.fail(times=2)
+    fake_provider.fail(times=6)
     with pytest.raises(NoTierAnswered):
         ask(way, llm)
     assert llm._cost_cache.turns_held == 0
@@ -545,7 +545,7 @@ class InternalServerError(Exception): ...
     ],
 )
 def test_which_errors_another_tier_may_mend(error: Exception, again: bool) -> None:
-    assert Caller(Chat([]), Request(())).retryable(error) is again
+    assert (Caller(Chat([]), Request(())).fault(error).kind != "fatal") is again
 
 
 @pytest.mark.parametrize("way", ["stream_chat", "astream_chat"])
@@ -594,7 +594,7 @@ def test_identical_misses_in_tasks_are_one_call(fake_provider: FakeProvider, way
 
 def test_when_the_leader_fails_the_next_leads(fake_provider: FakeProvider) -> None:
     llm = CostAwareLLM(inner(fake_provider), cache=True)
-    fake_provider.fail(times=3)
+    fake_provider.fail(status=400, times=3)
     barrier = threading.Barrier(16)
 
     def work(_: int) -> str:
@@ -930,7 +930,7 @@ def predict(way: str, llm: Any, template: Any = TEMPLATE, **args: Any) -> str:
 @pytest.mark.parametrize("template", [TEMPLATE, CHAT_TEMPLATE, TEMPLATE.partial_format(query_str=QUESTION)])
 def test_the_query_is_the_question(fake_provider: FakeProvider, way: str, template: Any) -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router(both(fake_provider), rule=rule))
+    llm = CostAwareLLM(router=Router(both(fake_provider), scorer=rule))
     given = {} if "query_str" in template.kwargs else {"query_str": QUESTION}
     assert predict(way, llm, template, context_str="The sofa is blue.", **given) == fake_provider.served[0].answer
     assert [request.question for request in rule.requests] == [QUESTION]
@@ -939,7 +939,7 @@ def test_the_query_is_the_question(fake_provider: FakeProvider, way: str, templa
 
 def test_prompts_of_llms_that_only_complete_have_a_question_too() -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router([Tier("a", MockLLM()), Tier("b", MockLLM())], rule=rule))
+    llm = CostAwareLLM(router=Router([Tier("a", MockLLM()), Tier("b", MockLLM())], scorer=rule))
     assert not llm.metadata.is_chat_model
     predict("predict", llm, query_str=QUESTION, context_str="blue")
     assert [request.question for request in rule.requests] == [QUESTION]
@@ -947,7 +947,7 @@ def test_prompts_of_llms_that_only_complete_have_a_question_too() -> None:
 
 def test_a_prompt_without_a_query_has_no_question(fake_provider: FakeProvider) -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router(both(fake_provider), rule=rule))
+    llm = CostAwareLLM(router=Router(both(fake_provider), scorer=rule))
     llm.predict(PromptTemplate("Name a {thing}."), thing="sofa", query_str="not in the prompt")
     llm.chat([ChatMessage(QUESTION)])
     assert [request.question for request in rule.requests] == [None, None]
@@ -955,7 +955,7 @@ def test_a_prompt_without_a_query_has_no_question(fake_provider: FakeProvider) -
 
 def test_questions_of_many_threads_do_not_mix(fake_provider: FakeProvider) -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router(both(fake_provider), rule=rule))
+    llm = CostAwareLLM(router=Router(both(fake_provider), scorer=rule))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: predict("predict", llm, query_str=f"Query {n}?", context_str=str(n)), range(24)))
     for request in rule.requests:
@@ -1004,7 +1004,7 @@ async def test_an_async_query_engine(fake_provider: FakeProvider, index: VectorS
 @pytest.mark.parametrize("mode", ["refine", "compact", "tree_summarize", "simple_summarize"])
 def test_every_synthesiser_tells_the_question(fake_provider: FakeProvider, index: VectorStoreIndex, mode: str) -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router(both(fake_provider), rule=rule))
+    llm = CostAwareLLM(router=Router(both(fake_provider), scorer=rule))
     index.as_query_engine(llm=llm, response_mode=mode).query(QUESTION)
     assert {request.question for request in rule.requests} == {QUESTION}
 
@@ -1128,7 +1128,7 @@ SHOP = PromptTemplate("Tell me about shop {query_str}.")
 @pytest.mark.parametrize("way", ["structured_predict", "astructured_predict", "stream_structured_predict", "astream"])
 def test_structured_prediction(fake_provider: FakeProvider, way: str) -> None:
     rule = Noted()
-    llm = CostAwareLLM(router=Router(both(fake_provider), rule=rule), cache=True)
+    llm = CostAwareLLM(router=Router(both(fake_provider), scorer=rule), cache=True)
 
     async def astream() -> Any:
         chunks = await llm.astream_structured_predict(Hours, SHOP, query_str="7")

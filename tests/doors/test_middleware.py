@@ -230,7 +230,7 @@ def test_identical_misses_are_one_call(fake_provider: FakeProvider) -> None:
 def test_an_error_leaves_the_turn(fake_provider: FakeProvider) -> None:
     cache = Cache()
     agent = create_agent(openai(fake_provider), [], middleware=[CostAwareMiddleware(cache=cache)])
-    fake_provider.fail()
+    fake_provider.fail(times=3)
     with pytest.raises(Exception, match="500"):
         run(agent, "invoke")
     assert cache.turns_held == 0
@@ -267,7 +267,7 @@ def test_a_router_with_tiers(fake_provider: FakeProvider) -> None:
 
 def test_every_tier_failed(fake_provider: FakeProvider) -> None:
     agent = create_agent(openai(fake_provider), [], middleware=[CostAwareMiddleware(tiers=tiers(fake_provider))])
-    fake_provider.fail(times=2)
+    fake_provider.fail(times=9)
     with pytest.raises(NoTierAnswered):
         run(agent, "invoke")
 

@@ -12,7 +12,7 @@ from llmcost_plugins import Cache, Ledger, Router, Tier
 from llmcost_plugins.errors import NoTierAnswered
 from llmcost_plugins.flow import Account, serve
 from llmcost_plugins.plan import Ask, Plan, adrive, adrive_stream, drive, drive_stream
-from llmcost_plugins.types import Reply, Request, Usage
+from llmcost_plugins.types import Fault, Reply, Request, Usage
 
 SMALL, LARGE = Tier("small", None, "openai", "gpt-5.4-mini"), Tier("large", None, "openai", "gpt-5.4")
 USAGE = Usage(100, 10)
@@ -79,8 +79,8 @@ class Models:
     def read(self, reply: Reply) -> str:
         return reply.text
 
-    def retryable(self, error: Exception) -> bool:
-        return not isinstance(error, Refused)
+    def fault(self, error: Exception) -> Fault:
+        return Fault("fatal" if isinstance(error, Refused) else "unavailable")
 
     def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
         return Usage(90, len(reply.text.split()) if reply else 0, estimated=True)

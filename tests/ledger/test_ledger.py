@@ -35,7 +35,7 @@ from llmcost_plugins.ledger.totals import total
 from llmcost_plugins.plan import Ask, drive
 from llmcost_plugins.pricing import Cost, PriceBook, pico
 from llmcost_plugins.routing import Router
-from llmcost_plugins.types import Hit, Reply, Request, Scope, Tier, Usage
+from llmcost_plugins.types import Fault, Hit, Reply, Request, Scope, Tier, Usage
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -777,8 +777,8 @@ class Desk:
 
         return Ask(run)
 
-    def retryable(self, error: Exception) -> bool:
-        return isinstance(error, TimeoutError)
+    def fault(self, error: Exception) -> Fault:
+        return Fault("unavailable" if isinstance(error, TimeoutError) else "fatal")
 
     def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
         return ESTIMATE

@@ -9,7 +9,7 @@ from llmcost_plugins.errors import ConfigurationError, NoTierAnswered
 from llmcost_plugins.events import Escalated, Event, FellBack, Routed
 from llmcost_plugins.plan import Plan, Step, adrive, drive
 from llmcost_plugins.routing import Choice, Router
-from llmcost_plugins.types import Reply, Request, Scope, Tier
+from llmcost_plugins.types import Fault, Reply, Request, Scope, Tier
 
 WEAK, MIDDLE, STRONG = (Tier(name, None) for name in ("weak", "middle", "strong"))
 THREE = (WEAK, MIDDLE, STRONG)
@@ -48,13 +48,14 @@ def hard(amount: float) -> Callable[[Request], Choice]:
     return lambda _: Choice(amount, "as the test says")
 
 
-def retryable(error: Exception) -> bool:
-    return isinstance(error, ConnectionError | TimeoutError)
+def fault(error: Exception) -> Fault:
+    return Fault("unavailable" if isinstance(error, ConnectionError | TimeoutError) else "fatal")
 
 
 def route(desk: Desk, tiers: Sequence[Tier] = (WEAK, STRONG), *, difficulty: float = 0.0, **settings: Any) -> Reply:
-    router = Router(tiers, rule=hard(difficulty), clock=lambda: 7.0, **settings)
-    return drive(router.route(REQUEST, desk, retryable, desk.events.append))
+    settings = {"retries": 0, **settings}
+    router = Router(tiers, scorer=hard(difficulty), clock=lambda: 7.0, **settings)
+    return drive(router.route(REQUEST, desk, fault, desk.events.append))
 
 
 def answered_by(reply: Reply) -> str:
@@ -70,7 +71,9 @@ def test_easy_requests_go_to_the_cheapest_and_hard_ones_to_the_strongest(difficu
     assert answered_by(route(desk, THREE, difficulty=difficulty)) == first
     assert desk.names == [first]
     (chosen,) = desk.told(Routed)
-    assert chosen == Routed(time=7.0, tier=first, reason="as the test says", scope=Scope("acme"))
+    assert chosen == Routed(
+        time=7.0, tier=first, reason="as the test says", scope=Scope("acme"), difficulty=difficulty
+    )
 
 
 @pytest.mark.parametrize(("threshold", "first"), [(0, "strong"), (0.3, "strong"), (0.31, "weak"), (1, "weak")])
@@ -85,8 +88,8 @@ def test_one_tier_is_asked_without_a_rule() -> None:
         raise AssertionError
 
     desk = Desk(strong=EMPTY)
-    router = Router([STRONG], rule=never)
-    assert drive(router.route(REQUEST, desk, retryable, desk.events.append)).text == ""
+    router = Router([STRONG], scorer=never)
+    assert drive(router.route(REQUEST, desk, fault, desk.events.append)).text == ""
     assert desk.asked == [("strong", True)]
     assert [event.reason for event in desk.told(Routed)] == ["only tier"]
     assert desk.told(Escalated) == []
@@ -214,8 +217,8 @@ def test_who_leaves_is_not_served_by_another_tier(error: BaseException) -> None:
 
 async def test_the_async_face_is_the_same() -> None:
     desk = Desk(weak=TimeoutError())
-    router = Router([WEAK, STRONG], rule=hard(0))
-    assert answered_by(await adrive(router.route(REQUEST, desk, retryable, desk.events.append))) == "strong"
+    router = Router([WEAK, STRONG], scorer=hard(0))
+    assert answered_by(await adrive(router.route(REQUEST, desk, fault, desk.events.append))) == "strong"
 
 
 # --- Settings
@@ -250,7 +253,7 @@ def test_tiers_may_come_from_an_iterator_and_cannot_be_changed() -> None:
 
 
 def test_other_tiers_with_the_same_settings() -> None:
-    router = Router(THREE, rule=hard(0.5), threshold=0.7, escalate=False)
+    router = Router(THREE, scorer=hard(0.5), threshold=0.7, escalate=False)
     other = router.with_tiers([WEAK, STRONG])
     assert other.tiers == (WEAK, STRONG)
     assert other.describe()[1:] == router.describe()[1:]
@@ -264,7 +267,7 @@ def test_what_decides_who_answers_is_described() -> None:
     routers = [
         Router(THREE),
         Router(THREE[:2]),
-        Router(THREE, rule=one_rule),
+        Router(THREE, scorer=one_rule),
         Router(THREE, threshold=0.4),
         Router(THREE, escalate=False),
     ]
@@ -280,8 +283,8 @@ class Rule:
 
 
 def test_a_rule_without_a_lasting_name_does_not_pose_as_one() -> None:
-    one, other = (Router(THREE, rule=hard(amount)).describe() for amount in (0, 1))
+    one, other = (Router(THREE, scorer=hard(amount)).describe() for amount in (0, 1))
     from llmcost_plugins.cache.fingerprint import cacheable_identity
 
     assert one != other or not cacheable_identity(repr(one))
-    assert not cacheable_identity(repr(Router(THREE, rule=Rule()).describe()))
+    assert not cacheable_identity(repr(Router(THREE, scorer=Rule()).describe()))

@@ -26,12 +26,12 @@ def serve(request: Request, *, cache: Cache | None, router: Router, caller: Call
     """Answer a request from the cache or from the tier that the router chooses; every call made is recorded once."""
     paid = _Payer(request, router, caller, account)
     if cache is None:
-        return (yield from router.route(request, paid, caller.retryable, account.sink))
+        return (yield from router.route(request, paid, caller.fault, account.sink, account.prices))
     found = yield from cache.find(request, account.sink, read=caller.read)
     if found.reply is not None:
         return found.reply
     try:
-        reply = yield from router.route(request, paid, caller.retryable, account.sink)
+        reply = yield from router.route(request, paid, caller.fault, account.sink, account.prices)
     except BaseException:
         yield from cache.leave(found)
         raise
@@ -74,8 +74,10 @@ class _Payer:
             found = replace(reply, provider=provider, model=model, call_id=reply.hit.id)
             self._record_hit(call, found, reply.hit)
             return found
-        usage = self._settle(call, reply, "cut" if reply.finish is None else "ok")
-        return replace(reply, provider=provider, model=model, call_id=call.id, usage=usage)
+        settled = self._settle(call, reply, "cut" if reply.finish is None else "ok")
+        usage, cost = (None, None) if settled is None else (settled.usage, settled.cost)
+        total = None if cost is None else cost.total
+        return replace(reply, provider=provider, model=model, call_id=call.id, usage=usage, cost=total)
 
     def _record_hit(self, call: "_Call", reply: Reply, hit: Hit) -> None:
         """Record a hit of a cache that the tier's own model asked."""
@@ -93,17 +95,17 @@ class _Payer:
 
     def _settle(
         self, call: "_Call", reply: Reply | None, status: Status, error: BaseException | None = None
-    ) -> Usage | None:
-        """Record the call and return its usage; books that fail must not cost the user a paid answer."""
+    ) -> CallFinished | None:
+        """Record the call and return its record; books that fail must not cost the user a paid answer."""
         try:
-            usage = self._usage(call.tier, reply, status)
-            emit(self._finished(call, reply, usage, status, error), self._account.sink)
+            finished = self._finished(call, reply, self._usage(call.tier, reply, status), status, error)
+            emit(finished, self._account.sink)
         except Exception as failure:  # noqa: BLE001 - see above
             text = f"{type(failure).__name__}: {failure}"
             scope, now = self._request.scope, self._account.clock()
             emit(ComponentFailed(time=now, component="ledger", error=text, scope=scope), self._account.sink)
             return None
-        return usage
+        return finished
 
     def _finished(
         self, call: "_Call", reply: Reply | None, usage: Usage, status: Status, error: BaseException | None

@@ -7,9 +7,9 @@ from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.flow.serve import Account
 from llmcost_plugins.ledger import Ledger
-from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.pricing import PriceBook, default_prices, pico
 from llmcost_plugins.routing import Router
-from llmcost_plugins.types import Tier
+from llmcost_plugins.types import Overrides, Tier
 
 
 def cache_of(cache: Cache | bool | None) -> Cache | None:
@@ -40,6 +40,38 @@ def models_of(name: str, model: Any, tiers: Sequence[Any] | None, router: Router
 def router_of(router: Router | None, tiers: Sequence[Tier]) -> Router:
     """Return a router over the tiers, with the settings of the one given."""
     return Router(tiers) if router is None else router.with_tiers(tiers)
+
+
+def overrides_in(wishes: Mapping[str, Any]) -> Overrides:
+    """Return what one request asks of the router: `threshold`, `tier`, `force_model`, and `budget` in US dollars."""
+    if wishes.keys().isdisjoint(Overrides._fields):
+        return Overrides()
+    threshold, budget = wishes.get("threshold"), wishes.get("budget")
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+        raise ConfigurationError(f"`threshold` is {threshold!r}; expected 0 to 1")
+    return Overrides(
+        threshold=threshold,
+        tier=_text(wishes, "tier"),
+        force_model=_text(wishes, "force_model"),
+        budget=None if budget is None else _dollars(budget),
+    )
+
+
+def _text(wishes: Mapping[str, Any], name: str) -> str | None:
+    value = wishes.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"`{name}` is {value!r}; expected the name of a tier or of its model")
+    return value
+
+
+def _dollars(budget: Any) -> int:
+    try:
+        amount = pico(budget)
+    except (ArithmeticError, ValueError, TypeError):
+        amount = -1
+    if amount < 0:
+        raise ConfigurationError(f"`budget` is {budget!r}; expected US dollars such as '0.05'")
+    return amount
 
 
 def refuse_unknown(door: str, given: Mapping[str, Any], known: Collection[str]) -> None:

@@ -1,12 +1,11 @@
 """How a flow calls LangChain's chat models, and what it makes of them as tiers."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
 
-from langchain_core.exceptions import ModelError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.ai import add_ai_message_chunks
@@ -16,16 +15,15 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel
 from typing_extensions import override
 
-from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.flow import fault_of
 from llmcost_plugins.langchain.callbacks import CALL_ID
 from llmcost_plugins.langchain.convert import load_message, to_message, to_reply
 from llmcost_plugins.plan import Ask
 from llmcost_plugins.scope import within
 from llmcost_plugins.tokens import count_messages, count_text
-from llmcost_plugins.types import Reply, Scope, Tier, Usage
+from llmcost_plugins.types import Fault, Reply, Scope, Tier, Usage
 
 _BINDING = ("tool_choice", "strict", "parallel_tool_calls")
-_RETRYABLE = (TimeoutError, ConnectionError)
 _HIDDEN = "nostream"  # LangGraph leaves runs with this tag out of its message streams
 _TRACED_FORMAT = "ls_structured_output_format"  # for traces; the schema itself stands in `tools` or `response_format`
 
@@ -34,10 +32,16 @@ class Caller:
     """Calls one tier's LangChain model as a child of the router's run."""
 
     def __init__(
-        self, messages: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]
+        self,
+        messages: list[BaseMessage],
+        config: RunnableConfig,
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        run_id: str = "",
     ) -> None:
         self.messages = messages
         self.config = config
+        self.run_id = run_id
         self.scope = Scope()
         self._stop = stop
         self._kwargs = kwargs
@@ -89,9 +93,9 @@ class Caller:
         """Return a stored answer as a new message."""
         return load_message(reply.body, reply)
 
-    def retryable(self, error: Exception) -> bool:
-        """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors."""
-        return error.is_retryable if isinstance(error, ModelError) else isinstance(error, _RETRYABLE)
+    def fault(self, error: Exception) -> Fault:
+        """Say what an error means for other models."""
+        return fault_of(error)
 
     def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
         """Count the prompt, and the answer as far as it came."""
@@ -122,29 +126,6 @@ class BareCaller(Caller):
             return to_reply(_only(result), call_id=call_id)
 
         return Ask(run, arun)
-
-
-def prepared(models: Sequence[Any], *, cached: bool, output_version: str | None) -> list[Tier]:
-    """Return tiers with the names that prices go by, over models that take the door's settings.
-
-    A door with a cache setting of its own calls models that ask no other cache.
-    """
-    settings: dict[str, Any] = {"cache": False} if cached else {}
-    if output_version is not None:
-        settings["output_version"] = output_version
-    return [_prepare(model if isinstance(model, Tier) else Tier("", model), settings) for model in models]
-
-
-def _prepare(tier: Tier, settings: Mapping[str, Any]) -> Tier:
-    model = tier.model
-    if not isinstance(model, BaseChatModel):
-        raise ConfigurationError(f"tier {tier.name or model!r} is not a LangChain chat model")
-    if settings:
-        model = model.model_copy(update=settings)
-        model.__dict__.pop("_serialized", None)  # a cached property that a copy would share with its original
-    params = model._get_ls_params()
-    named = tier.model_name or params.get("ls_model_name") or model._llm_type
-    return Tier(tier.name or named, model, tier.provider or params.get("ls_provider", ""), named)
 
 
 def bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:

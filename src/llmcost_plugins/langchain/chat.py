@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -26,14 +26,24 @@ from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.flow import Account, account_of, cache_of, models_of, refuse_unknown, router_of, serve
+from llmcost_plugins.flow import (
+    Account,
+    account_of,
+    cache_of,
+    models_of,
+    overrides_in,
+    refuse_unknown,
+    router_of,
+    serve,
+)
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
-from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound, prepared
+from llmcost_plugins.langchain.caller import BareCaller, Caller, as_chunk, bound
 from llmcost_plugins.langchain.convert import BILLED, DOOR, question_in, tags_in, to_message, to_reply, whole_answer
+from llmcost_plugins.langchain.tiers import prepared, profile_of
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook
-from llmcost_plugins.routing import Router
+from llmcost_plugins.routing import Router, places_of
 from llmcost_plugins.scope import current_scope, overlaid
 from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Reply, Request, Scope, Tier
@@ -41,6 +51,7 @@ from llmcost_plugins.types import Reply, Request, Scope, Tier
 # what code that builds any chat model may pass; the tiers have their own
 _OF_CHAT_MODELS = frozenset({"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming"})
 _NAME = "CostAwareChatModel"
+ROUTING = "routing"  # where `response_metadata` says how an answer came about
 
 
 class CostAwareChatModel(BaseChatModel):
@@ -51,8 +62,10 @@ class CostAwareChatModel(BaseChatModel):
     ```
 
     It is a drop-in for any chat model, in agents as well. Its runs are chain runs around the runs of the model that
-    serves, so tokens are counted once and streamed once. `config["metadata"]` may carry `tenant`, `user`, `feature`
-    and `user_tier` in place of `scope(...)`.
+    serves, so tokens are counted once and streamed once. `response_metadata["model_name"]` is the model that served,
+    `response_metadata["routing"]` says why and at what cost. `config["metadata"]` may carry `tenant`, `user`, `feature`
+    and `user_tier` in place of `scope(...)`. `config["configurable"]` may say for one request: `threshold`; `tier`, to
+    ask first; `force_model`, to ask alone; `budget`, the most that a call may cost in US dollars; `user_tier`.
 
     Args:
         model: The one model to call; or
@@ -63,6 +76,8 @@ class CostAwareChatModel(BaseChatModel):
         ledger: Where to record; the process's ledger otherwise.
         prices: What to price with.
     """
+
+    is_cost_aware: ClassVar[bool] = True
 
     _router: Router = PrivateAttr()
     _cost_cache: Cache | None = PrivateAttr(default=None)
@@ -88,6 +103,8 @@ class CostAwareChatModel(BaseChatModel):
         self._cost_cache = cache_of(cache)
         self._ledger = ledger
         self._account = account_of(ledger, prices)
+        if self.profile is None:
+            self.profile = profile_of(self.tiers)
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -107,7 +124,7 @@ class CostAwareChatModel(BaseChatModel):
     @property
     @override
     def _identifying_params(self) -> Mapping[str, Any]:
-        models = [tier.model._get_llm_string() for tier in self.tiers]
+        models = [[model._get_llm_string() for model in tier.models] for tier in self.tiers]
         return {"tiers": models, "router": self._router.describe()}
 
     @override
@@ -150,7 +167,7 @@ class CostAwareChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         with self._run(input, config, stop, kwargs) as run:
-            message = _message(drive(self._plan(run.caller)))
+            message = _message(drive(self._plan(run)))
             run.shown.append(message)
             return message
 
@@ -164,7 +181,7 @@ class CostAwareChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         async with self._arun(input, config, stop, kwargs) as run:
-            message = _message(await adrive(self._plan(run.caller)))
+            message = _message(await adrive(self._plan(run)))
             run.shown.append(message)
             return message
 
@@ -198,7 +215,7 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(drive(self._plan(BareCaller(messages, _config_of(run_manager), stop, kwargs))))
+        return _result(drive(self._plan(_Run(_bare(messages, stop, run_manager, kwargs)))))
 
     @override
     async def _agenerate(
@@ -208,7 +225,7 @@ class CostAwareChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await adrive(self._plan(BareCaller(messages, _config_of(run_manager), stop, kwargs))))
+        return _result(await adrive(self._plan(_Run(_bare(messages, stop, run_manager, kwargs)))))
 
     @override
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -231,7 +248,8 @@ class CostAwareChatModel(BaseChatModel):
     ) -> tuple[BaseChatModel, RunnableConfig, dict[str, Any]]:
         messages = tuple(to_message(message) for message in self._convert_input(given).to_messages())
         scope = current_scope({**(self.metadata or {}), **((config or {}).get("metadata") or {})})
-        tier = self._router.tiers[self._router.choose(Request(messages, scope=scope))[0]]
+        decision = drive(self._router.decide(Request(messages, scope=scope), self._account.prices))
+        tier = places_of(decision.tiers[decision.first])[0].tier
         model, kwargs = bound(tier.model, kwargs)
         handler = CostCallbackHandler(ledger=self._ledger, prices=self._account.prices)
         return model, merge_configs(config, {"callbacks": [handler]}), kwargs
@@ -242,21 +260,24 @@ class CostAwareChatModel(BaseChatModel):
         """Stream; `scope` is the one in force when the stream was asked for, not when it is first read."""
         with (
             self._run(given, config, stop, kwargs) as run,
-            closing(drive_stream(self._plan(run.caller, scope), _chunks)) as chunks,
+            closing(drive_stream(self._plan(run, scope), _chunks)) as chunks,
         ):
             for chunk in chunks:
                 run.shown.append(chunk)
                 yield chunk
+            yield from run.last_words()
 
     async def _astreamed(
         self, given: LanguageModelInput, config: RunnableConfig, stop: list[str] | None, kwargs: Any, scope: Scope
     ) -> AsyncGenerator[AIMessageChunk, None]:
         async with (
             self._arun(given, config, stop, kwargs) as run,
-            aclosing(adrive_stream(self._plan(run.caller, scope), _chunks)) as chunks,
+            aclosing(adrive_stream(self._plan(run, scope), _chunks)) as chunks,
         ):
             async for chunk in chunks:
                 run.shown.append(chunk)
+                yield chunk
+            for chunk in run.last_words():
                 yield chunk
 
     def warm(self, answers: Iterable[tuple[LanguageModelInput, str | AIMessage]]) -> int:
@@ -272,21 +293,33 @@ class CostAwareChatModel(BaseChatModel):
             offered += 1
         return offered
 
-    def _plan(self, caller: Caller, scope: Scope | None = None) -> Plan[Reply]:
-        request = self._request(caller, scope or current_scope())
-        return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
+    def _plan(self, run: "_Run", scope: Scope | None = None) -> Plan[Reply]:
+        """Return the plan of a request; whose it is, is settled now, not when a stream is first read."""
+        request = self._request(run.caller, scope or current_scope())
+        return self._served(request, run)
+
+    def _served(self, request: Request, run: "_Run") -> Plan[Reply]:
+        router, account = self._router, self._account
+        reply = yield from serve(request, cache=self._cost_cache, router=router, caller=run.caller, account=account)
+        run.reply = reply
+        return reply
 
     def _request(self, caller: Caller, scope: Scope) -> Request:
         metadata = {**(self.metadata or {}), **(caller.config.get("metadata") or {})}
-        caller.scope = overlaid(scope, metadata)
+        wishes = caller.config.get("configurable") or {}
+        overrides = overrides_in(wishes)
+        caller.scope = overlaid(overlaid(scope, metadata), {"user_tier": wishes.get("user_tier")})
         return Request(
             messages=tuple(to_message(message) for message in caller.messages),
-            model=self._identity,
+            model=f"{self._identity}{self._router.variant(caller.scope, overrides)}",
             params=caller.params(),
             dialect="langchain",
             scope=caller.scope,
             question=question_in(metadata),
             tags=tags_in(metadata),
+            thread=str(wishes.get("thread_id") or metadata.get("thread_id") or ""),
+            run_id=caller.run_id,
+            overrides=overrides,
         )
 
     @cached_property
@@ -301,7 +334,7 @@ class CostAwareChatModel(BaseChatModel):
         messages = self._convert_input(given).to_messages()
         manager = CallbackManager.configure(*self._callback_settings(config))
         chain = manager.on_chain_start({}, {"messages": messages}, **_naming(config))
-        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs, str(chain.run_id)))
         try:
             yield run
         except BaseException as error:
@@ -317,7 +350,7 @@ class CostAwareChatModel(BaseChatModel):
         messages = self._convert_input(given).to_messages()
         manager = AsyncCallbackManager.configure(*self._callback_settings(config))
         chain = await manager.on_chain_start({}, {"messages": messages}, **_naming(config))
-        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs))
+        run = _Run(Caller(messages, {**config, "callbacks": chain.get_child()}, stop, kwargs, str(chain.run_id)))
         try:
             yield run
         except BaseException as error:
@@ -336,6 +369,18 @@ class _Run:
 
     caller: Caller
     shown: list[AIMessage] = field(default_factory=list)
+    reply: Reply | None = None
+
+    def last_words(self) -> Iterator[AIMessageChunk]:
+        """Say after a stream how it came about; an answer that was whole says so itself."""
+        first, reply = self.shown[0] if self.shown else None, self.reply
+        if first is None or reply is None or reply.routing is None or ROUTING in first.response_metadata:
+            return
+        said = AIMessageChunk(
+            content="", id=first.id, response_metadata={ROUTING: reply.routing}, chunk_position="last"
+        )
+        self.shown.append(said)
+        yield said
 
     def output(self) -> AIMessage | None:
         chunks = [message for message in self.shown if isinstance(message, AIMessageChunk)]
@@ -350,13 +395,21 @@ def _config_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | N
     return {**config, "metadata": {**(config.get("metadata") or {}), **own}}
 
 
+def _bare(messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]) -> BareCaller:
+    run_id = "" if run_manager is None else str(run_manager.run_id)
+    return BareCaller(messages, _config_of(run_manager), stop, kwargs, run_id)
+
+
 def _naming(config: RunnableConfig) -> dict[str, Any]:
     return {"name": config.get("run_name") or _NAME, "run_id": config.pop("run_id", None)}
 
 
 def _message(reply: Reply) -> AIMessage:
+    """Return the answer as a message, with how the router came to it."""
     message: AIMessage = reply.native
-    return message
+    if reply.routing is None:
+        return message
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, ROUTING: reply.routing}})
 
 
 def _chunks(reply: Reply) -> Iterator[AIMessageChunk]:

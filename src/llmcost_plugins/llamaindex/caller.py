@@ -21,29 +21,17 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.tools.types import BaseTool
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 
-from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.flow import fault_of
 from llmcost_plugins.llamaindex.convert import load, plain, selections_of_blocks, to_message, to_reply
-from llmcost_plugins.llamaindex.usage import Native, get
+from llmcost_plugins.llamaindex.usage import Native
 from llmcost_plugins.plan import Ask
 from llmcost_plugins.scope import within
 from llmcost_plugins.tokens import count_messages, count_text
-from llmcost_plugins.types import Message, Reply, Request, Tier, Usage
+from llmcost_plugins.types import Fault, Message, Reply, Request, Tier, Usage
 
 CALL_ID = "llmcost_call_id"  # instrument tag by which a flow door names the call that it reports itself
 C = TypeVar("C")
 _END: Any = object()
-_PASSING = frozenset({408, 409, 425, 429})  # statuses after which the same request may well succeed elsewhere
-_PASSING_ERRORS = frozenset(
-    {
-        "APIConnectionError",
-        "APITimeoutError",
-        "InternalServerError",
-        "RateLimitError",
-        "ResourceExhausted",
-        "ServiceUnavailable",
-        "TransportError",
-    }
-)
 
 
 class Call(Protocol):
@@ -209,17 +197,9 @@ class Caller:
         """Return a stored answer as a new response."""
         return load(reply)
 
-    def retryable(self, error: Exception) -> bool:
-        """Tell whether another tier may be tried: after rate limits, timeouts, lost connections and server errors.
-
-        Providers' own errors are known by their status or name, so that none of their packages is needed.
-        """
-        if isinstance(error, TimeoutError | ConnectionError):
-            return True
-        status = get(error, "status_code") or get(get(error, "response"), "status_code") or get(error, "code")
-        if isinstance(status, int):
-            return status in _PASSING or status >= 500
-        return any(kind.__name__ in _PASSING_ERRORS for kind in type(error).__mro__)
+    def fault(self, error: Exception) -> Fault:
+        """Say what an error means for other models."""
+        return fault_of(error)
 
     def estimate(self, tier: Tier, reply: Reply | None) -> Usage:
         """Count the prompt with its tools, and the answer as far as it came."""
@@ -249,30 +229,6 @@ def selections(llm: Any, response: ChatResponse) -> list[ToolSelection]:
         return llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
     except Exception:  # noqa: BLE001 - what its own integration cannot read is not kept, but is the caller's to see
         return []
-
-
-def prepared(models: Sequence[Any]) -> list[Tier]:
-    """Return tiers with the names that prices go by."""
-    return [_prepare(model if isinstance(model, Tier) else Tier("", model)) for model in models]
-
-
-def _prepare(tier: Tier) -> Tier:
-    llm = tier.model
-    if not isinstance(llm, LLM):
-        raise ConfigurationError(
-            f"tier {tier.name or llm!r} is not a LlamaIndex LLM; pass an object such as OpenAI(model=...)"
-        )
-    named = tier.model_name or llm.metadata.model_name
-    return Tier(tier.name or named, llm, tier.provider or _provider(llm), named)
-
-
-def _provider(llm: LLM) -> str:
-    """Return the provider after the integration's package: `llama_index.llms.openai` is `openai`."""
-    for kind in type(llm).__mro__:
-        names = kind.__module__.split(".")
-        if names[:2] == ["llama_index", "llms"] and len(names) > 2:
-            return names[2]
-    return ""
 
 
 def _written(reply: Reply) -> str:

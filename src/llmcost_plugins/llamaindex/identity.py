@@ -31,10 +31,10 @@ class Identity:
 
     def __call__(self) -> str:
         """Return the identity in plain JSON."""
-        settings = [_settings(tier.model) for tier in self._router.tiers]
+        settings = [_settings(model) for tier in self._router.tiers for model in tier.models]
         known, identity = self._known
         if known != settings:
-            models = [describe(tier.model) for tier in self._router.tiers]
+            models = [[describe(model) for model in tier.models] for tier in self._router.tiers]
             identity = json.dumps([models, self._router.describe()])
             self._known = settings, identity
         return identity
@@ -52,9 +52,9 @@ def describe(llm: LLM) -> str:
 
 def merged(tiers: Sequence[Tier]) -> LLMMetadata:
     """Return what holds for every tier: the smallest window, and only what all can do."""
-    all_ = [tier.model.metadata for tier in tiers]
+    all_ = [model.metadata for tier in tiers for model in tier.models]
     if len(all_) == 1:
-        return _checked(tiers[0].model, all_[0])
+        return _checked(tiers[0].models[0], all_[0])
     window = min(one.context_window for one in all_)
     # LlamaIndex fills prompts up to the window less the output; so filled, they must fit the tier with the least room
     room = min(one.context_window - _output(one) for one in all_)
@@ -71,17 +71,20 @@ def merged(tiers: Sequence[Tier]) -> LLMMetadata:
 
 def calls_functions(tier: Tier) -> bool:
     """Tell whether a tier takes tools."""
-    return isinstance(tier.model, FunctionCallingLLM) and tier.model.metadata.is_function_calling_model
+    return all(
+        isinstance(model, FunctionCallingLLM) and model.metadata.is_function_calling_model for model in tier.models
+    )
 
 
 def shared_settings(tiers: Sequence[Tier], given: Sequence[str]) -> dict[str, Any]:
     """Return how the tiers would have prompts made; formats are the strongest tier's where they differ."""
     for name in _SHARED:
-        if name not in given and any(getattr(t.model, name) != getattr(tiers[0].model, name) for t in tiers):
+        asked = [getattr(model, name) for tier in tiers for model in tier.models]
+        if name not in given and any(value != asked[0] for value in asked):
             raise ConfigurationError(
                 f"the tiers differ in `{name}`; pass the one for all: CostAwareLLM(..., {name}=...)"
             )
-    strongest = tiers[-1].model
+    strongest = tiers[-1].models[-1]
     names = (*_SHARED, *_FORMATTERS, "callback_manager")
     return {name: getattr(strongest, name) for name in names if name not in given}
 

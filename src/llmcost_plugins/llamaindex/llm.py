@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -24,11 +24,21 @@ from typing_extensions import override
 
 from llmcost_plugins.cache import Cache
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.flow import Account, account_of, cache_of, models_of, refuse_unknown, router_of, serve
+from llmcost_plugins.flow import (
+    Account,
+    account_of,
+    cache_of,
+    models_of,
+    overrides_in,
+    refuse_unknown,
+    router_of,
+    serve,
+)
 from llmcost_plugins.ledger import Ledger
-from llmcost_plugins.llamaindex.caller import Call, Caller, Chat, Completion, ToolChat, prepared, selections
+from llmcost_plugins.llamaindex.caller import Call, Caller, Chat, Completion, ToolChat, selections
 from llmcost_plugins.llamaindex.convert import legible, replayed, selections_of_blocks, selections_of_hit
 from llmcost_plugins.llamaindex.identity import Identity, calls_functions, merged, shared_settings
+from llmcost_plugins.llamaindex.tiers import prepared
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook
 from llmcost_plugins.routing import Router
@@ -54,8 +64,9 @@ class CostAwareLLM(FunctionCallingLLM):
 
     It is a drop-in for any LLM: in indexes, query and chat engines, structured prediction and agents. LlamaIndex's
     events come from the tier that serves, so an answer from the cache sends none. Such an answer says so in
-    `raw["llmcost"]` and `additional_kwargs["llmcost"]`. Instrument tags may carry `tenant`, `user`, `feature` and
-    `user_tier` in place of `scope(...)`.
+    `raw["llmcost"]` and `additional_kwargs["llmcost"]`; one that was not streamed says how it was routed in
+    `additional_kwargs["routing"]`. Instrument tags may carry `tenant`, `user`, `feature` and `user_tier` in place of
+    `scope(...)`, and what one request asks of the router: `threshold`, `tier`, `force_model` and `budget`.
 
     Args:
         llm: The one LLM to call; or
@@ -66,6 +77,8 @@ class CostAwareLLM(FunctionCallingLLM):
         prices: What to price with.
         options: The fields that every LLM has, such as `system_prompt`; the tiers' own where left out.
     """
+
+    is_cost_aware: ClassVar[bool] = True
 
     _router: Router = PrivateAttr()
     _cost_cache: Cache | None = PrivateAttr(default=None)
@@ -85,8 +98,6 @@ class CostAwareLLM(FunctionCallingLLM):
     ) -> None:
         refuse_unknown(_NAME, options, type(self).model_fields.keys() - _OF_TIERS)
         chosen = router_of(router, prepared(models_of("llm", llm, tiers, router)))
-        if any(isinstance(tier.model, CostAwareLLM) for tier in chosen.tiers):
-            raise ConfigurationError("a tier is a `CostAwareLLM` itself; pass the LLMs that it is made of")
         super().__init__(**shared_settings(chosen.tiers, tuple(options)), **options)
         self._router = chosen
         self._identity = Identity(chosen)
@@ -135,13 +146,13 @@ class CostAwareLLM(FunctionCallingLLM):
     @override
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        response: ChatResponse = drive(self._chat(messages, kwargs)).native
+        response: ChatResponse = _told(drive(self._chat(messages, kwargs)))
         return response
 
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation without blocking the event loop."""
-        response: ChatResponse = (await adrive(self._chat(messages, kwargs))).native
+        response: ChatResponse = _told(await adrive(self._chat(messages, kwargs)))
         return response
 
     @override
@@ -159,13 +170,13 @@ class CostAwareLLM(FunctionCallingLLM):
     @override
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a prompt."""
-        response: CompletionResponse = drive(self._complete(prompt, formatted, kwargs)).native
+        response: CompletionResponse = _told(drive(self._complete(prompt, formatted, kwargs)))
         return response
 
     @override
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a prompt without blocking the event loop."""
-        response: CompletionResponse = (await adrive(self._complete(prompt, formatted, kwargs))).native
+        response: CompletionResponse = _told(await adrive(self._complete(prompt, formatted, kwargs)))
         return response
 
     @override
@@ -185,7 +196,7 @@ class CostAwareLLM(FunctionCallingLLM):
         """Return the tool calls of an answer, of the cache's or of any tier's."""
         calls = selections_of_hit(response)
         if calls is None and len(self.tiers) == 1 and calls_functions(self.tiers[0]):
-            only: FunctionCallingLLM = self.tiers[0].model
+            only: FunctionCallingLLM = self.tiers[0].models[0]
             return only.get_tool_calls_from_response(response, error_on_no_tool_call, **kwargs)
         if calls is None:
             calls = selections_of_blocks(response) or self._selections(response)
@@ -282,26 +293,29 @@ class CostAwareLLM(FunctionCallingLLM):
 
     def _plan(self, call: Call, question: str | None) -> Plan[Reply]:
         """Return the plan of a request; whose it is, is settled now, not when a stream is first read."""
-        messages = call.plain()
+        messages, tags = call.plain(), active_instrument_tags.get()
+        scope, overrides = current_scope(tags), overrides_in(tags)
         request = Request(
             messages=messages,
-            model=self._identity(),
+            model=f"{self._identity()}{self._router.variant(scope, overrides)}",
             params=call.params(),
             dialect="llamaindex",
-            scope=current_scope(active_instrument_tags.get()),
+            scope=scope,
             question=question if question and _stands_in(question, messages) else None,
+            overrides=overrides,
         )
         caller = Caller(call, request)
         return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
 
     def _selections(self, response: ChatResponse) -> list[ToolSelection]:
         """Return the tool calls that any of the tiers reads out of an answer in a form of its own."""
-        found = (selections(tier.model, response) for tier in self.tiers)
+        found = (selections(model, response) for tier in self.tiers for model in tier.models)
         return next((calls for calls in found if calls), [])
 
     def _hand_on(self, callback_manager: Any) -> None:
         for tier in self.tiers:
-            tier.model.callback_manager = callback_manager
+            for model in tier.models:
+                model.callback_manager = callback_manager
 
 
 class _Messages(list[ChatMessage]):
@@ -337,6 +351,14 @@ def _asking(llm_kwargs: dict[str, Any] | None, prompt: BasePromptTemplate, given
 
 def _stands_in(question: str, messages: Sequence[Message]) -> bool:
     return any(question in message_text(message) for message in messages if message["role"] == "user")
+
+
+def _told(reply: Reply) -> Any:
+    """Return the answer, with how the router came to it."""
+    if reply.routing is None:
+        return reply.native
+    extras = {**reply.native.additional_kwargs, "routing": reply.routing}
+    return reply.native.model_copy(update={"additional_kwargs": extras})
 
 
 def _stream(plan: Plan[Reply]) -> Generator[Any, None, None]:

@@ -1,19 +1,30 @@
 """Ask the cheapest tier that should do, a stronger one if it did not, another one if it failed."""
 
+import asyncio
+import logging
+import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from copy import copy
 from dataclasses import replace
-from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias
 
-from llmcost_plugins.errors import ConfigurationError, NoTierAnswered
-from llmcost_plugins.events import ComponentFailed, Escalated, FellBack, Routed, Sink, emit
+from llmcost_plugins.errors import ConfigurationError
+from llmcost_plugins.events import ComponentFailed, Refused, Sink, emit
 from llmcost_plugins.plan import Plan, Step
-from llmcost_plugins.routing.rules import Choice, difficulty, shortcoming
-from llmcost_plugins.types import Reply, Request, Tier
+from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.routing.conversations import Conversations, cheaper_to_stay, in_tool_loop
+from llmcost_plugins.routing.decision import Decision, lifted, named, order, refuse
+from llmcost_plugins.routing.eligibility import Needs, needs_of, unfit, worst_case
+from llmcost_plugins.routing.health import Health, places_of
+from llmcost_plugins.routing.policy import AnswerScorer, RoutingPolicy
+from llmcost_plugins.routing.rules import Choice, difficulty
+from llmcost_plugins.routing.scoring import Scorer, ask_scorer
+from llmcost_plugins.types import Fault, Overrides, Reply, Request, Scope, Tier
 
-Rule: TypeAlias = Callable[[Request], Choice]
+Goal: TypeAlias = Literal["cost", "latency", "balanced"]
+_log = logging.getLogger("llmcost_plugins")
 
 
 class Paid(Protocol):
@@ -27,41 +38,93 @@ class Paid(Protocol):
 class Router:
     """Chooses among tiers, ordered from the cheapest to the strongest.
 
+    ```python
+    Router([Tier("small", small), Tier("strong", strong, user_tiers={"pro"})], threshold=0.6)
+    ```
+
+    Tiers that cannot answer a request (window, tools, images, schema, user tier, budget) are left out first. A scorer
+    then judges how hard it is. Answers of weaker tiers are judged in turn, and where they fall short the next stronger
+    tier is asked. After rate limits, timeouts and server errors another deployment, then another tier is asked. Within
+    a conversation a tier is left for a cheaper one only where that saves more than the provider's prompt cache does,
+    and never while the model waits for the results of tools.
+
     Args:
         tiers: The models to choose from; one is a router that never has a choice.
-        rule: Judges how hard a request is; `difficulty`'s rules by default. An object needs an `id` that names what it
-            decides by, for cached answers to be found again.
-        threshold: Requests at least this hard go to the strongest tier at once.
-        escalate: Judge the answers of weaker tiers and ask the next stronger one where they fall short. Such answers
-            are held back until judged, so they reach a streaming reader at once instead of word by word.
+        policy: How to decide, as `fit` returns it; or the settings of one:
+        scorer: as in `RoutingPolicy`,
+        threshold: as in `RoutingPolicy`,
+        escalate: as in `RoutingPolicy`,
+        answer_scorer: as in `RoutingPolicy`,
+        answer_threshold: as in `RoutingPolicy`.
+        optimise: What to choose by among the tiers that are strong enough: the cheapest, the fastest as measured in
+            this process, or the one with the best product of both.
+        sticky: Weigh the provider's prompt cache when a conversation would change tiers.
+        output_reserve: Tokens kept free for the answer where the request sets no limit.
+        retries: How often all tiers are tried again after all have failed in passing.
+        patience: Seconds that one request may wait in all before it is tried again.
+        deadline: Seconds that a scorer may take before the rules decide.
         clock: Seconds since the epoch.
+        draw: Draws a number from 0 to 1: which deployment, how long to wait.
+        pause: Makes the step that waits so many seconds.
     """
 
     def __init__(
         self,
         tiers: Sequence[Tier],
         *,
-        rule: Rule = difficulty,
-        threshold: float = 0.5,
-        escalate: bool = True,
+        policy: RoutingPolicy | None = None,
+        scorer: Scorer | None = None,
+        threshold: float | Sequence[float] | None = None,
+        escalate: bool | None = None,
+        answer_scorer: AnswerScorer | None = None,
+        answer_threshold: float | None = None,
+        optimise: Goal = "cost",
+        sticky: bool = True,
+        output_reserve: int = 1_024,
+        retries: int = 2,
+        patience: float = 20.0,
+        deadline: float = 2.0,
         clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+        pause: Callable[[float], Step[None]] | None = None,
     ) -> None:
-        if not 0 <= threshold <= 1:
-            raise ConfigurationError(f"`threshold` is {threshold!r}; expected 0 to 1")
-        self.tiers = _checked(tiers)
-        self._rule = rule
-        self._threshold = threshold
-        self._escalate = escalate
-        self._clock = clock
+        given = {
+            "scorer": scorer,
+            "threshold": threshold,
+            "escalate": escalate,
+            "answer_scorer": answer_scorer,
+            "answer_threshold": answer_threshold,
+        }
+        self.policy = _policy(policy, {name: value for name, value in given.items() if value is not None})
+        self.tiers = _checked(tiers, self.policy)
+        _check(optimise=optimise, output_reserve=output_reserve, retries=retries, patience=patience, deadline=deadline)
+        self.retries = retries
+        self.patience = patience
+        self.clock = clock
+        self.draw = draw
+        self._pause = pause
+        self.health = Health(clock=clock, draw=draw)
+        self.conversations = Conversations()
+        self._optimise = optimise
+        self._sticky = sticky
+        self._output_reserve = output_reserve
+        self._deadline = deadline
 
     def __repr__(self) -> str:
         return f"Router({' -> '.join(tier.name for tier in self.tiers)})"
 
     def with_tiers(self, tiers: Sequence[Tier]) -> "Router":
-        """Return a router with the same settings over other tiers, as doors need it that fill tiers in."""
+        """Return a router with the same settings over other tiers, as doors need it that fill tiers in.
+
+        Both share what they know of deployments and conversations, by the names of the tiers.
+        """
         router = copy(self)
-        router.tiers = _checked(tiers)
+        router.tiers = _checked(tiers, self.policy)
         return router
+
+    def pause(self, seconds: float) -> Step[None]:
+        """Return the step that waits."""
+        return (self._pause or _pause)(seconds)
 
     @property
     def strongest(self) -> Tier:
@@ -70,94 +133,167 @@ class Router:
 
     def describe(self) -> list[Any]:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
-        name = str(getattr(self._rule, "id", None) or getattr(self._rule, "__qualname__", "<"))
-        lasting = "<" not in name  # not a lambda, a closure or an object without an `id`
-        rule = f"{self._rule.__module__}.{name}" if lasting else repr(self._rule)
-        return [[tier.name for tier in self.tiers], rule, self._threshold, self._escalate]
+        return [[tier.name for tier in self.tiers], *self.policy.describe(), self._optimise]
 
-    def choose(self, request: Request) -> tuple[int, str]:
-        """Return the index of the tier to ask first, and why."""
-        if len(self.tiers) == 1:
-            return 0, "only tier"
-        choice = self._rule(request)
-        return (len(self.tiers) - 1 if choice.difficulty >= self._threshold else 0), choice.reason
+    def variant(self, scope: Scope, overrides: Overrides) -> str:
+        """Return what of one request changes who answers it, in a few words; "" where nothing does."""
+        open_to = [tier.name for tier in self.tiers if tier.user_tiers is None or scope.user_tier in tier.user_tiers]
+        parts = [] if len(open_to) == len(self.tiers) else [f"open: {open_to}"]
+        parts += [f"{name}: {value}" for name, value in overrides._asdict().items() if value is not None]
+        return "; ".join(parts)
+
+    def decide(self, request: Request, prices: PriceBook | None = None, sink: Sink | None = None) -> Plan[Decision]:
+        """Return which tier is asked first, and why, without asking any.
+
+        Raises:
+            NoEligibleTier: None can answer; the text says of each why not.
+            ConfigurationError: The request asks for a tier that there is none of.
+        """
+        prices = prices or default_prices()
+        needs = needs_of(request, self._output_reserve)
+        eligible, refused = self._eligible(needs, prices)
+        decision = self._asked_for(needs, eligible, refused)
+        if not eligible or (decision is not None and decision.first not in eligible):
+            emit(Refused(time=self.clock(), reasons=refused, scope=request.scope), sink)
+            raise refuse(request, refused)
+        if decision is None:
+            choice = yield from self._judged(request, sink)
+            decision = self._weighed(needs, choice, eligible, refused, prices)
+        return decision
 
     def route(
-        self, request: Request, paid: Paid, retryable: Callable[[Exception], bool], sink: Sink | None = None
+        self,
+        request: Request,
+        paid: Paid,
+        fault: Callable[[Exception], Fault],
+        sink: Sink | None = None,
+        prices: PriceBook | None = None,
     ) -> Plan[Reply]:
         """Return the first good enough answer.
 
         Raises:
-            NoTierAnswered: Several tiers failed; the error of a single tier is raised as it is.
+            NoEligibleTier: No tier can answer the request.
+            NoTierAnswered: Several tiers failed; the error of a single one is raised as it is.
         """
-        first, reason = self._choose_or_strongest(request, sink)
-        emit(Routed(time=self._clock(), tier=self.tiers[first].name, reason=reason, scope=request.scope), sink)
-        errors: list[Exception] = []
-        draft: Reply | None = None
-        escalations: list[Escalated] = []
-        for tier, following in pairwise([*self.tiers[first:], *reversed(self.tiers[:first]), None]):
-            if tier is None:
-                break
-            held = self._escalate and not errors and tier is not self.strongest
-            try:
-                reply = yield from paid(tier, shown=not held)
-            except Exception as error:
-                stronger = following is not None and following in self.tiers[first:]
-                if draft is not None and not (stronger and retryable(error)):
-                    self._tell(escalations[:-1], sink)  # the last is the draft that is given after all
-                    return replace(draft, degraded=True)
-                if not retryable(error):
-                    raise
-                errors.append(error)
-                self._tell_fallback(request, tier, following, error, sink)
-                continue
-            except BaseException:  # cut or cancelled: nobody gets the drafts
-                self._tell(escalations, sink)
-                raise
-            fault = shortcoming(request, reply) if held else None
-            if fault is None:
-                self._tell(escalations, sink)
-                weaker = bool(errors) and tier in self.tiers[:first]
-                return replace(reply, degraded=True) if weaker else reply
-            draft = reply
-            escalations.append(self._escalation(request, tier, following, fault, reply))
-        raise errors[0] if len(errors) == 1 else NoTierAnswered("every tier failed", errors)
+        from llmcost_plugins.routing.route import Route
 
-    def _tell_fallback(
-        self, request: Request, tier: Tier, to: Tier | None, error: Exception, sink: Sink | None
-    ) -> None:
-        if to is not None:
+        prices = prices or default_prices()
+        decision = yield from self.decide(request, prices, sink)
+        return (yield from Route(self, request, decision, paid, fault, sink, prices).run())
+
+    def _eligible(self, needs: Needs, prices: PriceBook) -> tuple[list[int], tuple[tuple[str, str], ...]]:
+        now = self.clock()
+        whys = [unfit(tier, needs, prices, now) for tier in self.tiers]
+        refused = tuple((tier.name, why) for tier, why in zip(self.tiers, whys, strict=True) if why is not None)
+        return [index for index, why in enumerate(whys) if why is None], refused
+
+    def _asked_for(
+        self, needs: Needs, eligible: Sequence[int], refused: tuple[tuple[str, str], ...]
+    ) -> Decision | None:
+        """Return the decision that the caller has made, if any, or that nobody has to make."""
+        wish = needs.request.overrides
+        if wish.force_model is not None:
+            index = named(self.tiers, wish.force_model, "force_model")
+            return Decision(self.tiers, needs, index, (index,), "forced", refused, forced=True)
+        if wish.tier is not None and eligible:
+            index = lifted(named(self.tiers, wish.tier, "tier"), eligible)
+            return Decision(self.tiers, needs, index, order(index, eligible), "asked for", refused)
+        if len(eligible) == 1:
+            only = "only tier" if len(self.tiers) == 1 else "the only tier that can answer"
+            return Decision(self.tiers, needs, eligible[0], tuple(eligible), only, refused)
+        return None
+
+    def _judged(self, request: Request, sink: Sink | None) -> Plan[Choice]:
+        """Return how hard the request is; where the scorer fails or has no opinion, the rules say."""
+        try:
+            choice = yield from ask_scorer(self.policy.scorer, request, self._deadline)
+        except Exception as error:  # noqa: BLE001 - a scorer must not cost the user the call
             text = f"{type(error).__name__}: {error}"
-            emit(FellBack(time=self._clock(), tier=tier.name, to=to.name, error=text, scope=request.scope), sink)
+            emit(ComponentFailed(time=self.clock(), component="router", error=text, scope=request.scope), sink)
+            choice = None
+        return difficulty(request) if choice is None else choice
 
-    def _tell(self, escalations: Sequence[Escalated], sink: Sink | None) -> None:
-        for escalation in escalations:
-            emit(escalation, sink)
-
-    def _escalation(self, request: Request, tier: Tier, to: Tier | None, fault: str, draft: Reply) -> Escalated:
-        """Return what is told once a stronger tier has answered; until then the draft may still be given."""
-        return Escalated(
-            time=self._clock(),
-            call_id=draft.call_id,
-            tier=tier.name,
-            to=to.name if to else "",
-            reason=fault,
-            scope=request.scope,
+    def _weighed(
+        self,
+        needs: Needs,
+        choice: Choice,
+        eligible: Sequence[int],
+        refused: tuple[tuple[str, str], ...],
+        prices: PriceBook,
+    ) -> Decision:
+        policy = self.policy
+        if needs.request.overrides.threshold is not None:
+            policy = replace(policy, threshold=needs.request.overrides.threshold)
+        wanted = lifted(policy.tier_for(choice.difficulty, len(self.tiers)), eligible)
+        held = self._held(needs, wanted, eligible, prices)
+        index, reason = held or (self._best(needs, wanted, eligible, prices), choice.reason)
+        return Decision(
+            self.tiers, needs, index, order(index, eligible), reason, refused, choice.difficulty, policy.steps[-1]
         )
 
-    def _choose_or_strongest(self, request: Request, sink: Sink | None) -> tuple[int, str]:
-        try:
-            return self.choose(request)
-        except Exception as error:  # noqa: BLE001 - a rule must not cost the user the call
-            text = f"{type(error).__name__}: {error}"
-            emit(ComponentFailed(time=self._clock(), component="router", error=text, scope=request.scope), sink)
-            return len(self.tiers) - 1, "the rule failed"
+    def _held(self, needs: Needs, wanted: int, eligible: Sequence[int], prices: PriceBook) -> tuple[int, str] | None:
+        """Return the tier that the conversation stays with, and why, if it should not change."""
+        served = self.conversations.last(needs.request)
+        names = [tier.name for tier in self.tiers]
+        if served is None or served.tier not in names:
+            return None
+        current = names.index(served.tier)
+        if current not in eligible or current == wanted:
+            return None
+        if in_tool_loop(needs.request):
+            return current, "its tools are under way"
+        if not self._sticky or current < wanted:
+            return None
+        tokens = needs.tokens(self.tiers[current].model_name)
+        stays = cheaper_to_stay(self.tiers[current], self.tiers[wanted], served, tokens, prices, self.clock())
+        return (current, "its prompt cache is worth more than the cheaper tier") if stays else None
+
+    def _best(self, needs: Needs, wanted: int, eligible: Sequence[int], prices: PriceBook) -> int:
+        """Return the tier that does best by the goal, of those as strong as the one wanted; unmeasured ones first."""
+        if self._optimise == "cost":
+            return wanted
+
+        def drawback(index: int) -> float:
+            tier = self.tiers[index]
+            seconds = self.health.seconds(tier) or 0.0
+            cost = worst_case(tier, needs, prices, self.clock()) if self._optimise == "balanced" else 1
+            return seconds * (cost or 1)
+
+        return min((index for index in eligible if index >= wanted), key=drawback, default=wanted)
 
 
-def _checked(tiers: Sequence[Tier]) -> tuple[Tier, ...]:
+def _policy(policy: RoutingPolicy | None, settings: dict[str, Any]) -> RoutingPolicy:
+    if policy is not None and settings:
+        given = ", ".join(f"`{name}`" for name in settings)
+        raise ConfigurationError(f"{given} beside a `policy`; change the policy instead, with dataclasses.replace")
+    return policy or RoutingPolicy(**settings)
+
+
+def _checked(tiers: Sequence[Tier], policy: RoutingPolicy) -> tuple[Tier, ...]:
     if not tiers:
         raise ConfigurationError("`tiers` is empty; pass at least one model")
-    names = [tier.name for tier in tiers]
-    if len(set(names)) < len(names):
-        raise ConfigurationError(f"`tiers` have the names {names}; give each `Tier` a name of its own")
+    _check_names("tiers", [tier.name for tier in tiers])
+    for tier in tiers:
+        _check_names(f"deployments of {tier.name!r}", [place.key[1] for place in places_of(tier)])
+    if len(policy.steps) not in (1, len(tiers) - 1):
+        raise ConfigurationError(
+            f"`threshold` has {len(policy.steps)} steps for {len(tiers)} tiers; pass one number, or {len(tiers) - 1}"
+        )
     return tuple(tiers)
+
+
+def _check_names(what: str, names: Collection[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"`{what}` have the names {list(names)}; give each a name of its own")
+
+
+def _check(*, optimise: str, **numbers: float) -> None:
+    if optimise not in ("cost", "latency", "balanced"):
+        raise ConfigurationError(f"`optimise` is {optimise!r}; expected 'cost', 'latency' or 'balanced'")
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise ConfigurationError(f"`{name}` is {value!r}; expected 0 or more")
+
+
+def _pause(seconds: float) -> Step[None]:
+    return Step(partial(time.sleep, seconds), partial(asyncio.sleep, seconds))

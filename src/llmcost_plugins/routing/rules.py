@@ -67,6 +67,9 @@ def difficulty(request: Request) -> Choice:
     return Choice(min(1.0, score / _HARD / 2), reason)
 
 
+difficulty.quick = True  # type: ignore[attr-defined]
+
+
 def shortcoming(request: Request, reply: Reply) -> str | None:
     """Say what is visibly wrong with an answer (empty, cut off, a refusal, not the JSON asked for), or None."""
     text = reply.text.strip()

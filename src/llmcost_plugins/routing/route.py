@@ -1,0 +1,274 @@
+"""One request's way through the tiers: asked, judged, escalated, fallen back."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llmcost_plugins.errors import NoTierAnswered
+from llmcost_plugins.events import Escalated, Event, FellBack, Routed, Sink, emit
+from llmcost_plugins.plan import Cut, Plan
+from llmcost_plugins.pricing import PriceBook, usd
+from llmcost_plugins.routing.conversations import Served
+from llmcost_plugins.routing.decision import Decision
+from llmcost_plugins.routing.health import Place
+from llmcost_plugins.routing.rules import shortcoming
+from llmcost_plugins.types import Fault, Reply, Request, Tier, Usage, new_id
+
+if TYPE_CHECKING:
+    from llmcost_plugins.routing.router import Paid, Router
+
+_BYTES_PER_TOKEN = 4
+_FIRST_BACKOFF = 0.5  # seconds, twice as long each time; as the providers' own clients wait
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call: who was asked, what came of it, and what it cost in US dollars, None where that is not known."""
+
+    tier: str
+    deployment: str
+    model: str
+    outcome: str = ""
+    cost: float | None = None
+    seconds: float = 0.0
+
+
+class Route:
+    """Asks the tiers in the order of a decision until one's answer is good enough."""
+
+    def __init__(
+        self,
+        router: "Router",
+        request: Request,
+        decision: Decision,
+        paid: "Paid",
+        fault: Callable[[Exception], Fault],
+        sink: Sink | None,
+        prices: PriceBook,
+    ) -> None:
+        self._router = router
+        self._request = request
+        self._decision = decision
+        self._paid = paid
+        self._fault = fault
+        self._sink = sink
+        self._prices = prices
+        self._id = new_id()
+        self._attempts: list[Attempt] = []
+        self._errors: list[Exception] = []
+        self._failed: Place | None = None
+        self._draft: Reply | None = None
+        self._escalations: list[Escalated] = []
+        self._kinds: set[str] = set()
+        self._window = 0  # of the largest tier that the prompt was too long for
+
+    def run(self) -> Plan[Reply]:
+        """Return the first good enough answer, with how it came about in its `routing`."""
+        first = self._decision.tiers[self._decision.first]
+        self._tell(
+            Routed(
+                time=self._router.clock(),
+                tier=first.name,
+                reason=self._decision.reason,
+                scope=self._request.scope,
+                difficulty=self._decision.difficulty,
+            )
+        )
+        return (yield from self._until_answered())
+
+    def _until_answered(self) -> Plan[Reply]:
+        """Go through the tiers until one answers, waiting in between as long as the request may wait."""
+        retries, patience, forced = self._router.retries, self._router.patience, False
+        while True:
+            reply = yield from self._through_tiers(forced)
+            if reply is not None:
+                return reply
+            wait = self._wait(self._router.retries - retries)
+            if self._errors and (wait > patience or not retries or not self._left()):
+                raise self._failure()
+            if wait > patience:
+                forced, wait = True, 0.0  # before a call is lost, those are asked that should be left alone
+            retries -= bool(self._errors)
+            patience -= wait
+            yield self._router.pause(wait)
+
+    def _through_tiers(self, forced: bool) -> Plan[Reply | None]:
+        """Ask one tier after the other; None where all failed in passing."""
+        for index in self._left():
+            if self._draft is not None and index < self._decision.first:
+                break
+            tier = self._decision.tiers[index]
+            held = self._judges(index)
+            try:
+                reply = yield from self._ask(tier, shown=not held, forced=forced)
+            except Exception:
+                if self._draft is not None:
+                    return self._draft_after_all()
+                raise
+            except BaseException:  # cut or cancelled: nobody gets the drafts
+                self._tell(*self._escalations)
+                raise
+            if reply is None:
+                continue
+            fault = self._shortfall(reply) if held else None
+            if fault is None:
+                return self._accepted(index, reply)
+            self._set_aside(tier, fault, reply)
+        return self._draft_after_all() if self._draft is not None else None
+
+    def _ask(self, tier: Tier, *, shown: bool, forced: bool) -> Plan[Reply | None]:
+        """Return the answer of one of a tier's deployments; None where all failed in passing, or rest."""
+        health = self._router.health
+        for place in health.places(tier):
+            if not health.begin(place, self._decision.needs.at_most // _BYTES_PER_TOKEN, forced=forced):
+                continue
+            attempt = self._begin(place)
+            started = self._router.clock()
+            try:
+                reply: Reply = yield from self._paid(place.tier, shown=shown)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is a passing one
+                fault = self._note_failure(place, attempt, error)
+                if fault.kind == "too_long":
+                    return None
+            except BaseException as error:
+                self._note_leaving(place, attempt, error)
+                raise
+            else:
+                seconds = self._router.clock() - started
+                health.succeeded(place, seconds)
+                attempt.outcome, attempt.seconds, attempt.model = "answered", seconds, reply.model
+                attempt.cost = None if reply.cost is None else float(usd(reply.cost))
+                return reply
+        return None
+
+    def _begin(self, place: Place) -> Attempt:
+        """Note who is asked next, and tell what that is in place of."""
+        name = place.tier.name
+        if self._failed is not None:
+            to = name if name != self._failed.tier.name else f"{name}/{place.key[1]}"
+            self._tell(
+                FellBack(
+                    time=self._router.clock(),
+                    tier=self._failed.tier.name,
+                    to=to,
+                    error=f"{type(self._errors[-1]).__name__}: {self._errors[-1]}",
+                    scope=self._request.scope,
+                )
+            )
+            self._failed = None
+        if self._escalations and not self._escalations[-1].to:
+            self._escalations[-1] = replace(self._escalations[-1], to=name)
+        attempt = Attempt(name, place.key[1], place.tier.model_name)
+        self._attempts.append(attempt)
+        return attempt
+
+    def _note_failure(self, place: Place, attempt: Attempt, error: Exception) -> Fault:
+        """Take note of a call that failed in passing.
+
+        Raises:
+            Exception: The error itself, if it would be the same anywhere.
+        """
+        fault = self._fault(error)
+        self._router.health.failed(place, fault)
+        attempt.outcome = f"{fault.kind}: {type(error).__name__}"
+        if fault.kind == "fatal":
+            raise error
+        self._errors.append(error)
+        self._kinds.add(fault.kind)
+        self._failed = place
+        if fault.kind == "too_long":
+            self._window = max(
+                self._window, place.tier.context_window or self._decision.needs.tokens(place.tier.model_name)
+            )
+        return fault
+
+    def _note_leaving(self, place: Place, attempt: Attempt, error: BaseException) -> None:
+        """Take note of a stream that was cut, by its reader or by its model."""
+        cause = error.error if isinstance(error, Cut) else error
+        attempt.outcome = f"cut: {type(cause).__name__}"
+        if isinstance(cause, Exception):
+            self._router.health.failed(place, self._fault(cause))
+        else:
+            self._router.health.succeeded(place, None)
+
+    def _left(self) -> list[int]:
+        """Return the tiers that may still answer: after a prompt was too long, only those with a larger window."""
+        if not self._window:
+            return list(self._decision.hops)
+        windows = {index: self._decision.tiers[index].context_window for index in self._decision.hops}
+        return [index for index, window in windows.items() if window is not None and window > self._window]
+
+    def _judges(self, index: int) -> bool:
+        """Tell whether an answer is judged before anybody sees it: where a stronger tier could give a better one."""
+        policy = self._router.policy
+        return policy.escalate and not self._errors and any(other > index for other in self._decision.hops)
+
+    def _shortfall(self, reply: Reply) -> str | None:
+        """Say why an answer will not do, or None."""
+        return shortcoming(self._request, reply)
+
+    def _set_aside(self, tier: Tier, fault: str, reply: Reply) -> None:
+        """Keep an answer in case that nothing better comes."""
+        self._draft = reply
+        self._attempts[-1].outcome = f"escalated: {fault}"
+        self._escalations.append(
+            Escalated(
+                time=self._router.clock(),
+                call_id=reply.call_id,
+                tier=tier.name,
+                to="",
+                reason=fault,
+                scope=self._request.scope,
+                cost=reply.cost,
+            )
+        )
+
+    def _draft_after_all(self) -> Reply:
+        """Return the best answer that came, when those that should better it failed."""
+        self._tell(*self._escalations[:-1])
+        draft: Reply = self._draft  # type: ignore[assignment]
+        return replace(draft, degraded=True, routing=self._trace(self._escalations[-1].tier))
+
+    def _accepted(self, index: int, reply: Reply) -> Reply:
+        self._tell(*self._escalations)
+        tier = self._decision.tiers[index]
+        if len(self._decision.tiers) > 1:
+            served = Served(tier.name, self._router.clock(), reply.usage or Usage())
+            self._router.conversations.remember(self._request, served)
+        weaker = bool(self._errors) and index < self._decision.first
+        return replace(reply, degraded=weaker, routing=self._trace(tier.name))
+
+    def _trace(self, tier: str) -> dict[str, Any] | None:
+        """Return how an answer came about, in plain JSON with costs in US dollars; None where it could only be so."""
+        decision = self._decision
+        if len(decision.tiers) == 1 and not decision.tiers[0].deployments:
+            return None
+        refused = dict(decision.refused)
+        costs = [attempt.cost for attempt in self._attempts if attempt.cost is not None]
+        return {
+            "id": self._id,
+            "tier": tier,
+            "reason": decision.reason,
+            "difficulty": decision.difficulty,
+            "threshold": decision.threshold,
+            "candidates": [{"tier": one.name, "refused": refused.get(one.name)} for one in decision.tiers],
+            "attempts": [asdict(attempt) for attempt in self._attempts],
+            "cost": sum(costs) if costs else None,
+        }
+
+    def _wait(self, round_: int) -> float:
+        """Return the seconds until it is worth to ask again."""
+        ready = self._router.health.ready_in([self._decision.tiers[index] for index in self._left()])
+        backoff: float = _FIRST_BACKOFF * 2**round_ * (1 + self._router.draw()) / 2
+        return max(ready, backoff)
+
+    def _failure(self) -> Exception:
+        """Return the one error that says it all, or all of them."""
+        places = {(attempt.tier, attempt.deployment) for attempt in self._attempts}
+        if len(places) == 1 or self._kinds == {"too_long"}:
+            return self._errors[-1]
+        return NoTierAnswered("every tier failed", self._errors)
+
+    def _tell(self, *events: Event) -> None:
+        for event in events:
+            emit(event, self._sink)
