@@ -118,6 +118,20 @@ class Escalated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Another tier was asked to compare its answer with one; the call `call_id` was paid for nothing shown.
+
+    `agrees` is None where that was not judged.
+    """
+
+    time: float
+    call_id: str
+    tier: str
+    agrees: bool | None = None
+    scope: Scope = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FellBack:
     """A tier, or one of its deployments, failed and another was asked."""
 
@@ -138,7 +152,7 @@ class ComponentFailed:
     scope: Scope = Scope()
 
 
-Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | FellBack | ComponentFailed
+Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | Compared | FellBack | ComponentFailed
 Sink: TypeAlias = Callable[[Event], None]
 
 _log = logging.getLogger("llmcost_plugins")

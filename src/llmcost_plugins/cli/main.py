@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmcost_plugins import __version__
 from llmcost_plugins.cli.cache import add_cache, add_calibrate
+from llmcost_plugins.cli.router import add_router
 from llmcost_plugins.errors import LLMCostError
 
 _KEYS = ("OPENAI_API_KEY", "LLMCOST_API_KEY")
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     add_cache(commands)
     add_calibrate(commands)
+    add_router(commands)
     return parser
 
 

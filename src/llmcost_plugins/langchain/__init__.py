@@ -7,7 +7,7 @@ from llmcost_plugins.langchain.cache import SemanticCache
 from llmcost_plugins.langchain.callbacks import CostCallbackHandler
 from llmcost_plugins.langchain.chat import CostAwareChatModel
 from llmcost_plugins.langchain.embeddings import LocalEmbeddings
-from llmcost_plugins.langchain.judge import ChatJudge
+from llmcost_plugins.langchain.judge import ChatClassifier, ChatGrader, ChatJudge
 from llmcost_plugins.ledger import track
 from llmcost_plugins.scope import scope
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # not `CostAwareMiddleware`: it needs an extra, which a star import must not
 __all__ = [
+    "ChatClassifier",
+    "ChatGrader",
     "ChatJudge",
     "CostAwareChatModel",
     "CostCallbackHandler",

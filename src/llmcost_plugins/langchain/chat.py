@@ -112,6 +112,11 @@ class CostAwareChatModel(BaseChatModel):
         return self._router.tiers
 
     @property
+    def router(self) -> Router:
+        """What chooses among the tiers; `router.feedback` and `router.report` are for live traffic."""
+        return self._router
+
+    @property
     def cost_cache(self) -> Cache | None:
         """The cache that answers before the tiers do; `cache` is LangChain's own setting."""
         return self._cost_cache

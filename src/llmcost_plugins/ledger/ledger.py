@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from llmcost_plugins.errors import ConfigurationError, InvalidUsage
-from llmcost_plugins.events import CacheHit, CallFinished, Escalated, Event
+from llmcost_plugins.events import CacheHit, CallFinished, Compared, Escalated, Event
 from llmcost_plugins.forks import after_fork
 from llmcost_plugins.ledger.state import State, add, parse
 from llmcost_plugins.ledger.summary import Summary, summarise
@@ -168,7 +168,7 @@ class Ledger:
         with self._lock:
             self._count += 1
             self._decisions.append(event)
-            if isinstance(event, Escalated):
+            if isinstance(event, Escalated | Compared):
                 self._given_up.add(event.call_id)
             if len(self._decisions) >= self._kept_at_most:
                 self._fold()

@@ -138,6 +138,11 @@ class CostAwareLLM(FunctionCallingLLM):
         return self._router.tiers
 
     @property
+    def router(self) -> Router:
+        """What chooses among the tiers; `router.feedback` and `router.report` are for live traffic."""
+        return self._router
+
+    @property
     @override
     def metadata(self) -> LLMMetadata:
         """What holds for every tier."""

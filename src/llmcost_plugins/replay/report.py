@@ -56,7 +56,21 @@ def table_rows(demo: Demo) -> list[tuple[str, str, str]]:
         (f"answered by {tier}", percent(_share(plain, tier)), percent(_share(layered, tier)))
         for tier in _tiers(layered)
     ]
-    return [*rows, *tiers]
+    routed = [
+        (f"{tier}: answered, escalated, saved", _routed(plain, tier), _routed(layered, tier))
+        for tier in layered.summary.by_tier
+        if tier not in ("", "cache")
+    ]
+    return [*rows, *tiers, *routed]
+
+
+def _routed(run: Run, tier: str) -> str:
+    """Say what a tier did, beside asking the strongest for everything; nothing of a run without tiers."""
+    sums = run.summary.by_tier.get(tier)
+    if sums is None:
+        return ""
+    drafts = sums.calls - sums.answered - sums.failed - sums.cut - sums.abandoned
+    return f"{sums.answered:,}, {drafts:,}, {money(sums.routing_saved - sums.escalated_cost)}"
 
 
 def headline(demo: Demo) -> str:

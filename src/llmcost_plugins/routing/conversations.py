@@ -42,11 +42,11 @@ class Conversations:
         if not _goes_on(request):
             return None
         with self._lock:
-            return self._served.get(_key(request))
+            return self._served.get(conversation_of(request))
 
     def remember(self, request: Request, served: Served) -> None:
         """Keep who answered."""
-        key = _key(request)
+        key = conversation_of(request)
         with self._lock:
             self._served[key] = served
             self._served.move_to_end(key)
@@ -78,7 +78,7 @@ def _goes_on(request: Request) -> bool:
     return any(message.get("role") in ("assistant", "tool", "function") for message in request.messages)
 
 
-def _key(request: Request) -> str:
+def conversation_of(request: Request) -> str:
     """Name the conversation: by the thread where the framework names one, else by how it began."""
     scope = request.scope
     begun = [request.thread or "\0".join(_opening(request)), scope.tenant or "", scope.user or ""]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llmcost_plugins.errors import ConfigurationError, NoEligibleTier
 from llmcost_plugins.routing.eligibility import Needs
+from llmcost_plugins.routing.policy import RoutingPolicy
 from llmcost_plugins.types import Request, Tier
 
 
@@ -14,10 +15,12 @@ class Decision:
 
     `hops` are the tiers in the order in which they are asked: the first, the stronger ones, then the weaker ones as a
     last resort. `refused` says of each of the others why it cannot answer. `difficulty` is None where nobody judged it.
+    `arm` names the half of a split that the request is of.
     """
 
     tiers: tuple[Tier, ...]
     needs: Needs
+    policy: RoutingPolicy
     first: int
     hops: tuple[int, ...]
     reason: str
@@ -25,6 +28,7 @@ class Decision:
     difficulty: float | None = None
     threshold: float | None = None
     forced: bool = False
+    arm: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.tiers[self.first].name}: {self.reason}"]

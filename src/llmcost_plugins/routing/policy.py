@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.routing.rules import difficulty
-from llmcost_plugins.routing.scoring import Scorer
-from llmcost_plugins.types import Reply, Request
-
-AnswerScorer: TypeAlias = Callable[[Request, Reply], float]
-"""Judges an answer: the probability, from 0 to 1, that it is wrong."""
+from llmcost_plugins.routing.economics import Chosen
+from llmcost_plugins.routing.gain import shipped_scorer
+from llmcost_plugins.routing.scoring import AnswerScorer, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,32 +15,33 @@ class RoutingPolicy:
     """How a router decides.
 
     Args:
-        scorer: Judges how hard a request is; the shipped rules by default.
+        scorer: Judges how hard a request is: by default the shipped scorer, and the rules where that has no opinion.
         threshold: Requests at least this hard go to the strongest tier at once. With several numbers, one for each step
             between tiers and in rising order, those between two go to the tier between.
         escalate: Judge the answers of weaker tiers, and ask the next stronger one where they fall short. Such answers
             are held back until judged, so they reach a streaming reader at once instead of word by word.
         answer_scorer: Judges answers that have no visible fault; none by default.
         answer_threshold: Answers at least this likely to be wrong are escalated.
-        escalation_rate: The share of answers that are expected to be escalated, from calibration; the live one is
-            watched against it.
+        second_opinion: The name of another cheap tier, which is asked as well where an answer has no visible fault;
+            where the two do not agree, a stronger one is asked.
+        calibration: What to expect of escalating; the live escalation rate is watched against it, and where it says
+            that a cascade does not pay there is none.
     """
 
-    scorer: Scorer = difficulty
+    scorer: Scorer = shipped_scorer
     threshold: float | Sequence[float] = 0.5
     escalate: bool = True
     answer_scorer: AnswerScorer | None = None
     answer_threshold: float = 0.5
-    escalation_rate: float | None = None
+    second_opinion: str | None = None
+    calibration: Chosen | None = None
 
     def __post_init__(self) -> None:
         steps = (self.threshold,) if isinstance(self.threshold, int | float) else tuple(self.threshold)
         if not steps or not all(0 <= step <= 1 for step in steps) or list(steps) != sorted(steps):
             raise ConfigurationError(f"`threshold` is {self.threshold!r}; expected 0 to 1, or such numbers rising")
-        for name in ("answer_threshold", "escalation_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ConfigurationError(f"`{name}` is {value!r}; expected 0 to 1")
+        if not 0 <= self.answer_threshold <= 1:
+            raise ConfigurationError(f"`answer_threshold` is {self.answer_threshold!r}; expected 0 to 1")
         object.__setattr__(self, "threshold", steps)
 
     @property
@@ -60,7 +58,7 @@ class RoutingPolicy:
     def describe(self) -> list[Any]:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
         judge = self.answer_scorer and [_name_of(self.answer_scorer), self.answer_threshold]
-        return [_name_of(self.scorer), list(self.steps), self.escalate, judge]
+        return [_name_of(self.scorer), list(self.steps), self.escalate, judge, self.second_opinion]
 
 
 def _name_of(judge: Callable[..., Any]) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,15 @@ def read_records(path: str | Path) -> list[Record]:
         TrafficError: A line is not of that form; the error says which, and what was expected.
     """
     path = Path(path)
+    records: list[Record] = []
+    number = 0
     with _opened(path, "rt") as file:
-        return [_record(line, str(path), number) for number, line in enumerate(file, 1) if line.strip()]
+        try:
+            for number, line in enumerate(file, 1):
+                records += [_record(line, str(path), number)] if line.strip() else []
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise TrafficError(str(path), number + 1, "expected JSON lines in UTF-8") from error
+    return records
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
@@ -91,6 +99,8 @@ def _record(line: str, path: str, number: int) -> Record:
             weak_finish=_text(fields, "weak_finish") if "weak_finish" in fields else "stop",
             group=_text(fields, "group") or _text(fields, "subject") or "",
         )
+    except json.JSONDecodeError as error:
+        raise TrafficError(path, number, f"expected JSON: {error}") from error
     except ValueError as error:
         raise TrafficError(path, number, str(error)) from error
 
@@ -101,7 +111,10 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
         if not (isinstance(messages, list) and messages and all(_is_message(message) for message in messages)):
             raise ValueError('expected "messages" to be a list of objects with "role" and "content"')
         return tuple(messages)
-    turns = [*(fields.get("earlier_turns") or ()), fields.get("prompt")]
+    earlier = fields.get("earlier_turns") or []
+    if not isinstance(earlier, list):
+        raise ValueError(f'expected "earlier_turns" to be a list of texts, found {earlier!r}')
+    turns = [*earlier, fields.get("prompt")]
     if not all(isinstance(turn, str) for turn in turns):
         raise ValueError('expected "messages", or a text as "prompt"')
     return tuple({"role": "user", "content": turn} for turn in turns)

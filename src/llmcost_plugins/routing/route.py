@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmcost_plugins.errors import NoTierAnswered
-from llmcost_plugins.events import Escalated, Event, FellBack, Routed, Sink, emit
-from llmcost_plugins.plan import Cut, Plan
-from llmcost_plugins.pricing import PriceBook, usd
+from llmcost_plugins.events import Compared, ComponentFailed, Escalated, Event, FellBack, Routed, Sink, emit
+from llmcost_plugins.plan import Cut, Plan, Step, drive
+from llmcost_plugins.pricing import PriceBook, pico, usd
+from llmcost_plugins.routing.answers import agreement
 from llmcost_plugins.routing.conversations import Served
-from llmcost_plugins.routing.decision import Decision
+from llmcost_plugins.routing.decision import Decision, named
+from llmcost_plugins.routing.economics import Draft
 from llmcost_plugins.routing.health import Place
-from llmcost_plugins.routing.rules import shortcoming
+from llmcost_plugins.routing.scoring import ask_answer_scorer, in_background
+from llmcost_plugins.routing.validators import shortcoming, task
 from llmcost_plugins.types import Fault, Reply, Request, Tier, Usage, new_id
 
 if TYPE_CHECKING:
@@ -72,6 +76,7 @@ class Route:
                 reason=self._decision.reason,
                 scope=self._request.scope,
                 difficulty=self._decision.difficulty,
+                arm=self._decision.arm,
             )
         )
         return (yield from self._until_answered())
@@ -110,9 +115,10 @@ class Route:
                 raise
             if reply is None:
                 continue
-            fault = self._shortfall(reply) if held else None
+            fault = (yield from self._shortfall(index, reply)) if held else None
+            self._note_draft(index, reply, fault) if held else None
             if fault is None:
-                return self._accepted(index, reply)
+                return (yield from self._accepted(index, reply))
             self._set_aside(tier, fault, reply)
         return self._draft_after_all() if self._draft is not None else None
 
@@ -200,12 +206,73 @@ class Route:
 
     def _judges(self, index: int) -> bool:
         """Tell whether an answer is judged before anybody sees it: where a stronger tier could give a better one."""
-        policy = self._router.policy
+        policy = self._decision.policy
         return policy.escalate and not self._errors and any(other > index for other in self._decision.hops)
 
-    def _shortfall(self, reply: Reply) -> str | None:
-        """Say why an answer will not do, or None."""
-        return shortcoming(self._request, reply)
+    def _shortfall(self, index: int, reply: Reply) -> Plan[str | None]:
+        """Say why an answer will not do, or None: by its visible faults, its scorer, and a second opinion."""
+        fault = shortcoming(self._request, reply)
+        if fault is None:
+            fault = yield from self._doubt(reply)
+        if fault is None:
+            fault = yield from self._disagreement(index, reply)
+        return fault
+
+    def _doubt(self, reply: Reply) -> Plan[str | None]:
+        """Say that an answer looks wrong; a scorer that fails says nothing."""
+        policy = self._decision.policy
+        if policy.answer_scorer is None or reply.calls_tools:
+            return None
+        try:
+            wrong = yield from ask_answer_scorer(policy.answer_scorer, self._request, reply, self._router.deadline)
+        except Exception as error:  # noqa: BLE001 - a scorer must not cost the user the call
+            self._tell_failed(error)
+            return None
+        return None if wrong is None or wrong < policy.answer_threshold else f"the answer looks wrong ({wrong:.0%})"
+
+    def _disagreement(self, index: int, reply: Reply) -> Plan[str | None]:
+        """Say that another cheap tier answers otherwise; one that cannot be asked says nothing."""
+        decision, name = self._decision, self._decision.policy.second_opinion
+        other = named(decision.tiers, name, "second_opinion") if name is not None else index
+        if other == index or other not in decision.hops or reply.calls_tools:
+            return None
+        errors = len(self._errors)
+        try:
+            second = yield from self._ask(decision.tiers[other], shown=False, forced=False)
+        except Exception as error:  # noqa: BLE001 - an answer is at hand
+            self._tell_failed(error)
+            return None
+        if second is None:
+            del self._errors[errors:]
+            self._failed = None
+            return None
+        agrees = agreement(reply.text, second.text)
+        self._attempts[-1].outcome = "compared"
+        self._compared(second, decision.tiers[other].name, agrees)
+        return f"{decision.tiers[other].name} answers otherwise" if agrees is False else None
+
+    def _note_draft(self, index: int, reply: Reply, fault: str | None) -> None:
+        """Have the guard count what a draft cost, and what the stronger tier's answer costs in its place."""
+        decision = self._decision
+        stronger = next(decision.tiers[other] for other in decision.hops if other > index)
+        price = self._price(stronger, reply.usage) if reply.usage is not None else None
+        if reply.cost is not None and price is not None:
+            draft = Draft(reply.cost, price, fault is not None)
+            self._router.guards[decision.arm].note(decision.tiers[index].name, stronger.name, draft)
+
+    def _price(self, tier: Tier, usage: Usage) -> int | None:
+        now, tenant = self._router.clock(), self._request.scope.tenant
+        cost = self._prices.cost(tier.provider, tier.model_name, usage, at=now, tenant=tenant)
+        return None if cost is None else cost.total
+
+    def _compared(self, reply: Reply, tier: str, agrees: bool | None) -> None:
+        now, scope = self._router.clock(), self._request.scope
+        self._tell(Compared(time=now, call_id=reply.call_id, tier=tier, agrees=agrees, scope=scope))
+
+    def _tell_failed(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        now, scope = self._router.clock(), self._request.scope
+        self._tell(ComponentFailed(time=now, component="router", error=text, scope=scope))
 
     def _set_aside(self, tier: Tier, fault: str, reply: Reply) -> None:
         """Keep an answer in case that nothing better comes."""
@@ -227,16 +294,49 @@ class Route:
         """Return the best answer that came, when those that should better it failed."""
         self._tell(*self._escalations[:-1])
         draft: Reply = self._draft  # type: ignore[assignment]
-        return replace(draft, degraded=True, routing=self._trace(self._escalations[-1].tier))
+        tier = self._escalations[-1].tier
+        self._learn(tier, draft)
+        return replace(draft, degraded=True, routing=self._trace(tier))
 
-    def _accepted(self, index: int, reply: Reply) -> Reply:
+    def _accepted(self, index: int, reply: Reply) -> Plan[Reply]:
+        """Return the answer, and have what is to be learnt of it learnt."""
         self._tell(*self._escalations)
         tier = self._decision.tiers[index]
         if len(self._decision.tiers) > 1:
             served = Served(tier.name, self._router.clock(), reply.usage or Usage())
             self._router.conversations.remember(self._request, served)
+            self._learn(tier.name, reply)
+            if self._in_shadow(index, reply):
+                yield Step(partial(in_background, partial(self._ask_in_shadow, reply)))
         weaker = bool(self._errors) and index < self._decision.first
         return replace(reply, degraded=weaker, routing=self._trace(tier.name))
+
+    def _learn(self, tier: str, reply: Reply) -> None:
+        costs = [attempt.cost for attempt in self._attempts]
+        self._router.learning.note(
+            self._decision.arm,
+            (self._id, reply.call_id, self._request.run_id),
+            tier,
+            strongest=tier == self._decision.tiers[-1].name,
+            escalated=bool(self._escalations),
+            cost=None if reply.cost is None else sum(pico(cost) for cost in costs if cost is not None),
+        )
+
+    def _in_shadow(self, index: int, reply: Reply) -> bool:
+        """Tell by lot whether the strongest tier is asked as well."""
+        shadow, strongest = self._router.shadow, len(self._decision.tiers) - 1
+        asks = shadow is not None and index < strongest and strongest in self._decision.hops and not reply.calls_tools
+        return asks and self._router.draw() < shadow.share  # type: ignore[union-attr]
+
+    def _ask_in_shadow(self, given: Reply) -> None:
+        """Ask the strongest tier behind the user's back, in a thread of its own."""
+        try:
+            tier = self._decision.tiers[-1]
+            strongest: Reply = drive(self._paid(self._router.health.places(tier)[0].tier, shown=False))
+            self._compared(strongest, tier.name, None)
+            self._router.shadow.keep(self._request, task(self._request), given, strongest)  # type: ignore[union-attr]
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            self._tell_failed(error)
 
     def _trace(self, tier: str) -> dict[str, Any] | None:
         """Return how an answer came about, in plain JSON with costs in US dollars; None where it could only be so."""
@@ -251,6 +351,7 @@ class Route:
             "reason": decision.reason,
             "difficulty": decision.difficulty,
             "threshold": decision.threshold,
+            **({"arm": decision.arm} if decision.arm else {}),
             "candidates": [{"tier": one.name, "refused": refused.get(one.name)} for one in decision.tiers],
             "attempts": [asdict(attempt) for attempt in self._attempts],
             "cost": sum(costs) if costs else None,

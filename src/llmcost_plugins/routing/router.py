@@ -1,10 +1,9 @@
 """Ask the cheapest tier that should do, a stronger one if it did not, another one if it failed."""
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -14,17 +13,19 @@ from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.events import ComponentFailed, Refused, Sink, emit
 from llmcost_plugins.plan import Plan, Step
 from llmcost_plugins.pricing import PriceBook, default_prices
-from llmcost_plugins.routing.conversations import Conversations, cheaper_to_stay, in_tool_loop
+from llmcost_plugins.routing.conversations import Conversations, cheaper_to_stay, conversation_of, in_tool_loop
 from llmcost_plugins.routing.decision import Decision, lifted, named, order, refuse
+from llmcost_plugins.routing.economics import Guard
 from llmcost_plugins.routing.eligibility import Needs, needs_of, unfit, worst_case
 from llmcost_plugins.routing.health import Health, places_of
-from llmcost_plugins.routing.policy import AnswerScorer, RoutingPolicy
+from llmcost_plugins.routing.learning import Learning, RouterReport, arm_of
+from llmcost_plugins.routing.policy import RoutingPolicy
 from llmcost_plugins.routing.rules import Choice, difficulty
-from llmcost_plugins.routing.scoring import Scorer, ask_scorer
+from llmcost_plugins.routing.scoring import AnswerScorer, Scorer, ask_scorer
+from llmcost_plugins.routing.shadow import Shadow
 from llmcost_plugins.types import Fault, Overrides, Reply, Request, Scope, Tier
 
 Goal: TypeAlias = Literal["cost", "latency", "balanced"]
-_log = logging.getLogger("llmcost_plugins")
 
 
 class Paid(Protocol):
@@ -56,6 +57,9 @@ class Router:
         escalate: as in `RoutingPolicy`,
         answer_scorer: as in `RoutingPolicy`,
         answer_threshold: as in `RoutingPolicy`.
+        split: Policies to compare, by name; users, or conversations of nobody's, are divided among them for good.
+        max_bad: The share of weaker tiers' answers that may be bad: `feedback` moves the thresholds towards it.
+        shadow: Asks the strongest tier as well for a share of the answers, and writes both down.
         optimise: What to choose by among the tiers that are strong enough: the cheapest, the fastest as measured in
             this process, or the one with the best product of both.
         sticky: Weigh the provider's prompt cache when a conversation would change tiers.
@@ -78,6 +82,9 @@ class Router:
         escalate: bool | None = None,
         answer_scorer: AnswerScorer | None = None,
         answer_threshold: float | None = None,
+        split: Mapping[str, RoutingPolicy] | None = None,
+        max_bad: float = 0.05,
+        shadow: Shadow | None = None,
         optimise: Goal = "cost",
         sticky: bool = True,
         output_reserve: int = 1_024,
@@ -95,8 +102,13 @@ class Router:
             "answer_scorer": answer_scorer,
             "answer_threshold": answer_threshold,
         }
-        self.policy = _policy(policy, {name: value for name, value in given.items() if value is not None})
-        self.tiers = _checked(tiers, self.policy)
+        settings = {name: value for name, value in given.items() if value is not None}
+        self.policies = dict(split) if split else {"": _policy(policy, settings)}
+        if split and (policy or settings):
+            raise ConfigurationError("`split` holds whole policies; pass no other policy beside it")
+        self.tiers = _checked(tiers, self.policies.values())
+        if not 0 < max_bad < 1:
+            raise ConfigurationError(f"`max_bad` is {max_bad!r}; expected a share such as 0.05")
         _check(optimise=optimise, output_reserve=output_reserve, retries=retries, patience=patience, deadline=deadline)
         self.retries = retries
         self.patience = patience
@@ -105,10 +117,13 @@ class Router:
         self._pause = pause
         self.health = Health(clock=clock, draw=draw)
         self.conversations = Conversations()
+        self.learning = Learning(max_bad)
+        self.shadow = shadow
+        self.deadline = deadline
+        self.guards = {arm: Guard(one.calibration, clock=clock) for arm, one in self.policies.items()}
         self._optimise = optimise
         self._sticky = sticky
         self._output_reserve = output_reserve
-        self._deadline = deadline
 
     def __repr__(self) -> str:
         return f"Router({' -> '.join(tier.name for tier in self.tiers)})"
@@ -119,7 +134,7 @@ class Router:
         Both share what they know of deployments and conversations, by the names of the tiers.
         """
         router = copy(self)
-        router.tiers = _checked(tiers, self.policy)
+        router.tiers = _checked(tiers, self.policies.values())
         return router
 
     def pause(self, seconds: float) -> Step[None]:
@@ -133,14 +148,32 @@ class Router:
 
     def describe(self) -> list[Any]:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
-        return [[tier.name for tier in self.tiers], *self.policy.describe(), self._optimise]
+        policies = [[arm, *policy.describe()] for arm, policy in self.policies.items()]
+        return [[tier.name for tier in self.tiers], policies, self._optimise]
 
     def variant(self, scope: Scope, overrides: Overrides) -> str:
-        """Return what of one request changes who answers it, in a few words; "" where nothing does."""
+        """Return what of one request changes who may answer it, in a few words; "" where nothing does."""
         open_to = [tier.name for tier in self.tiers if tier.user_tiers is None or scope.user_tier in tier.user_tiers]
         parts = [] if len(open_to) == len(self.tiers) else [f"open: {open_to}"]
         parts += [f"{name}: {value}" for name, value in overrides._asdict().items() if value is not None]
         return "; ".join(parts)
+
+    def feedback(self, name: str, *, good: bool) -> bool:
+        """Take in whether an answer was good; of weaker tiers' answers it moves the threshold.
+
+        Args:
+            name: The `id` in the answer's `response_metadata["routing"]`, its call id, or the framework's run id.
+            good: Whether it was.
+
+        Returns:
+            False where the answer is not among the newest 10,000 of this process.
+        """
+        return self.learning.feedback(name, good=good)
+
+    def report(self) -> RouterReport:
+        """Return what came of the requests so far: shares, escalations, costs and feedback, for each arm of a split."""
+        cascades = {arm: guard.report() for arm, guard in self.guards.items()}
+        return RouterReport(self.learning.report(), cascades)
 
     def decide(self, request: Request, prices: PriceBook | None = None, sink: Sink | None = None) -> Plan[Decision]:
         """Return which tier is asked first, and why, without asking any.
@@ -152,13 +185,14 @@ class Router:
         prices = prices or default_prices()
         needs = needs_of(request, self._output_reserve)
         eligible, refused = self._eligible(needs, prices)
-        decision = self._asked_for(needs, eligible, refused)
+        arm = self._arm(request)
+        decision = self._asked_for(needs, arm, eligible, refused)
         if not eligible or (decision is not None and decision.first not in eligible):
             emit(Refused(time=self.clock(), reasons=refused, scope=request.scope), sink)
             raise refuse(request, refused)
         if decision is None:
-            choice = yield from self._judged(request, sink)
-            decision = self._weighed(needs, choice, eligible, refused, prices)
+            choice = yield from self._judged(request, self.policies[arm], sink)
+            decision = self._weighed(needs, arm, choice, eligible, refused, prices)
         return decision
 
     def route(
@@ -188,25 +222,30 @@ class Router:
         return [index for index, why in enumerate(whys) if why is None], refused
 
     def _asked_for(
-        self, needs: Needs, eligible: Sequence[int], refused: tuple[tuple[str, str], ...]
+        self, needs: Needs, arm: str, eligible: Sequence[int], refused: tuple[tuple[str, str], ...]
     ) -> Decision | None:
         """Return the decision that the caller has made, if any, or that nobody has to make."""
-        wish = needs.request.overrides
+        wish, known = needs.request.overrides, (self.tiers, needs, self.policies[arm])
         if wish.force_model is not None:
             index = named(self.tiers, wish.force_model, "force_model")
-            return Decision(self.tiers, needs, index, (index,), "forced", refused, forced=True)
+            return Decision(*known, index, (index,), "forced", refused, forced=True, arm=arm)
         if wish.tier is not None and eligible:
             index = lifted(named(self.tiers, wish.tier, "tier"), eligible)
-            return Decision(self.tiers, needs, index, order(index, eligible), "asked for", refused)
+            return Decision(*known, index, order(index, eligible), "asked for", refused, arm=arm)
         if len(eligible) == 1:
             only = "only tier" if len(self.tiers) == 1 else "the only tier that can answer"
-            return Decision(self.tiers, needs, eligible[0], tuple(eligible), only, refused)
+            return Decision(*known, eligible[0], tuple(eligible), only, refused, arm=arm)
         return None
 
-    def _judged(self, request: Request, sink: Sink | None) -> Plan[Choice]:
+    def _arm(self, request: Request) -> str:
+        if len(self.policies) == 1:
+            return next(iter(self.policies))
+        return arm_of(tuple(self.policies), request.scope.user or conversation_of(request))
+
+    def _judged(self, request: Request, policy: RoutingPolicy, sink: Sink | None) -> Plan[Choice]:
         """Return how hard the request is; where the scorer fails or has no opinion, the rules say."""
         try:
-            choice = yield from ask_scorer(self.policy.scorer, request, self._deadline)
+            choice = yield from ask_scorer(policy.scorer, request, self.deadline)
         except Exception as error:  # noqa: BLE001 - a scorer must not cost the user the call
             text = f"{type(error).__name__}: {error}"
             emit(ComponentFailed(time=self.clock(), component="router", error=text, scope=request.scope), sink)
@@ -216,20 +255,39 @@ class Router:
     def _weighed(
         self,
         needs: Needs,
+        arm: str,
         choice: Choice,
         eligible: Sequence[int],
         refused: tuple[tuple[str, str], ...],
         prices: PriceBook,
     ) -> Decision:
-        policy = self.policy
-        if needs.request.overrides.threshold is not None:
-            policy = replace(policy, threshold=needs.request.overrides.threshold)
-        wanted = lifted(policy.tier_for(choice.difficulty, len(self.tiers)), eligible)
-        held = self._held(needs, wanted, eligible, prices)
-        index, reason = held or (self._best(needs, wanted, eligible, prices), choice.reason)
+        policy, asked = self.policies[arm], needs.request.overrides.threshold
+        moved = self.learning.moved(arm) if asked is None else 0.0
+        weighing = policy if asked is None else replace(policy, threshold=asked)
+        wanted = lifted(weighing.tier_for(choice.difficulty, len(self.tiers), moved), eligible)
+        best = self._best(needs, wanted, eligible, prices)
+        held = self._held(needs, wanted, eligible, prices) or self._guarded(best, arm, eligible)
+        index, reason = held or (best, choice.reason)
         return Decision(
-            self.tiers, needs, index, order(index, eligible), reason, refused, choice.difficulty, policy.steps[-1]
+            self.tiers,
+            needs,
+            policy,
+            index,
+            order(index, eligible),
+            reason,
+            refused,
+            difficulty=choice.difficulty,
+            threshold=weighing.steps[-1] + moved,
+            arm=arm,
         )
+
+    def _guarded(self, index: int, arm: str, eligible: Sequence[int]) -> tuple[int, str] | None:
+        """Return the next stronger tier, and why, where drafts of the one wanted do not pay."""
+        stronger = next((other for other in eligible if other > index), None)
+        if stronger is None or not self.policies[arm].escalate:
+            return None
+        allowed = self.guards[arm].allows(self.tiers[index].name, self.tiers[stronger].name)
+        return None if allowed else (stronger, "drafts of the weaker tier cost more than they save")
 
     def _held(self, needs: Needs, wanted: int, eligible: Sequence[int], prices: PriceBook) -> tuple[int, str] | None:
         """Return the tier that the conversation stays with, and why, if it should not change."""
@@ -269,17 +327,24 @@ def _policy(policy: RoutingPolicy | None, settings: dict[str, Any]) -> RoutingPo
     return policy or RoutingPolicy(**settings)
 
 
-def _checked(tiers: Sequence[Tier], policy: RoutingPolicy) -> tuple[Tier, ...]:
+def _checked(tiers: Sequence[Tier], policies: Collection[RoutingPolicy]) -> tuple[Tier, ...]:
     if not tiers:
         raise ConfigurationError("`tiers` is empty; pass at least one model")
     _check_names("tiers", [tier.name for tier in tiers])
     for tier in tiers:
         _check_names(f"deployments of {tier.name!r}", [place.key[1] for place in places_of(tier)])
+    for policy in policies:
+        _check_policy(policy, tiers)
+    return tuple(tiers)
+
+
+def _check_policy(policy: RoutingPolicy, tiers: Sequence[Tier]) -> None:
     if len(policy.steps) not in (1, len(tiers) - 1):
         raise ConfigurationError(
             f"`threshold` has {len(policy.steps)} steps for {len(tiers)} tiers; pass one number, or {len(tiers) - 1}"
         )
-    return tuple(tiers)
+    if policy.second_opinion is not None:
+        named(tiers, policy.second_opinion, "second_opinion")
 
 
 def _check_names(what: str, names: Collection[str]) -> None:

@@ -31,6 +31,7 @@ _QUESTION = re.compile(r"\n[ \t]*question:", re.IGNORECASE)
 _LONG_WORDS = 30
 _FOLLOW_UP_WORDS = 8
 _HARD = 2
+_READ = 1_000  # characters at either end of a long task in which signs are looked for
 
 _HEDGE = re.compile(
     r"\b(?:i(?:'m| am) not (?:sure|certain|able)|i (?:don't|do not) (?:have (?:enough|access)|know)|not enough "
@@ -87,7 +88,8 @@ def shortcoming(request: Request, reply: Reply) -> str | None:
 
 
 def _signs(request: Request, task: str) -> list[tuple[str, int, bool]]:
-    words = len(task.split())
+    words = task.count(" ") + 1 if len(task) > 2 * _READ else len(task.split())
+    task = task if len(task) <= 2 * _READ else f"{task[:_READ]}\n{task[-_READ:]}"
     follows = any(message.get("role") == "assistant" for message in request.messages)
     return [
         ("a task", 1, bool(_TASK.search(task))),

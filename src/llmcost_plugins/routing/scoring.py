@@ -1,4 +1,4 @@
-"""Asking a scorer how hard a request is: at once if it is one of ours, within a deadline if it may be slow."""
+"""Asking what judges requests and answers: at once if it is one of ours, within a deadline if it may be slow."""
 
 import asyncio
 import inspect
@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from llmcost_plugins.plan import Plan, do
 from llmcost_plugins.routing.rules import Choice
-from llmcost_plugins.types import Request
+from llmcost_plugins.types import Reply, Request
 
 Scorer: TypeAlias = Callable[[Request], Choice | float | Awaitable[Choice | float | None] | None]
 """Judges how hard a request is, from 0 to 1; None is no opinion, and the rules decide.
@@ -19,6 +19,9 @@ Scorer: TypeAlias = Callable[[Request], Choice | float | Awaitable[Choice | floa
 An object needs an `id` that names what it decides by, for cached answers to be found again. One with `quick = True` is
 called in place; others run in a thread of their own, or on the loop if they are async.
 """
+
+AnswerScorer: TypeAlias = Callable[[Request, Reply], float | Awaitable[float | None] | None]
+"""Judges an answer: the probability, from 0 to 1, that it is wrong; None is no opinion. Called as a `Scorer` is."""
 
 
 def ask_scorer(scorer: Scorer, request: Request, deadline: float) -> Plan[Choice | None]:
@@ -28,34 +31,22 @@ def ask_scorer(scorer: Scorer, request: Request, deadline: float) -> Plan[Choice
         TimeoutError: It took longer than `deadline` seconds.
         Exception: Whatever it raised, and a `ValueError` for what is no judgement.
     """
-    if getattr(scorer, "quick", False):
-        return _choice(scorer(request))
-    call = partial(scorer, request)
-
-    def wait() -> object:
-        return _begun(call).result(deadline)
-
-    async def await_() -> object:
-        if inspect.iscoroutinefunction(scorer) or inspect.iscoroutinefunction(type(scorer).__call__):
-            return await asyncio.wait_for(call(), deadline)  # type: ignore[arg-type]
-        return await asyncio.wait_for(asyncio.wrap_future(_begun(call)), deadline)
-
-    return _choice((yield from do(wait, await_)))
+    said = yield from _ask(scorer, (request,), deadline)
+    if said is None:
+        return None
+    if not isinstance(said, Choice):
+        return Choice(_share(said), "the scorer says so")
+    _share(said.difficulty)
+    return said
 
 
-def _choice(said: object) -> Choice | None:
-    if said is None or isinstance(said, Choice):
-        choice = said
-    elif isinstance(said, float | int):
-        choice = Choice(float(said), "the scorer says so")
-    else:
-        raise ValueError(f"the scorer returned {said!r}; expected a `Choice`, a number from 0 to 1 or None")
-    if choice is not None and not 0 <= choice.difficulty <= 1:
-        raise ValueError(f"the scorer returned {choice.difficulty!r}; expected 0 to 1")
-    return choice
+def ask_answer_scorer(scorer: AnswerScorer, request: Request, reply: Reply, deadline: float) -> Plan[float | None]:
+    """Return how likely an answer is to be wrong; raises as `ask_scorer` does."""
+    said = yield from _ask(scorer, (request, reply), deadline)
+    return None if said is None else _share(said)
 
 
-def _begun(call: Callable[[], object]) -> "Future[object]":
+def in_background(call: Callable[[], object]) -> "Future[object]":
     """Run a call in a thread of its own: one that never returns costs a thread, and keeps no process from ending."""
     future: Future[object] = Future()
     context = copy_context()
@@ -69,8 +60,30 @@ def _begun(call: Callable[[], object]) -> "Future[object]":
         else:
             _settle(future, partial(future.set_result, result))
 
-    threading.Thread(target=run, name="llmcost-scorer", daemon=True).start()
+    threading.Thread(target=run, name="llmcost-routing", daemon=True).start()
     return future
+
+
+def _ask(judge: Callable[..., Any], given: tuple[Any, ...], deadline: float) -> Plan[Any]:
+    call = partial(judge, *given)
+    if getattr(judge, "quick", False):
+        return call()
+
+    def wait() -> object:
+        return in_background(call).result(deadline)
+
+    async def await_() -> object:
+        if inspect.iscoroutinefunction(judge) or inspect.iscoroutinefunction(type(judge).__call__):
+            return await asyncio.wait_for(call(), deadline)
+        return await asyncio.wait_for(asyncio.wrap_future(in_background(call)), deadline)
+
+    return (yield from do(wait, await_))
+
+
+def _share(said: object) -> float:
+    if isinstance(said, bool) or not isinstance(said, float | int) or not 0 <= said <= 1:
+        raise ValueError(f"the scorer returned {said!r}; expected a number from 0 to 1, or None for no opinion")
+    return float(said)
 
 
 def _settle(future: "Future[object]", settle: Callable[[], None]) -> None:

@@ -1,0 +1,23 @@
+"""Routing: scores before an answer, cascades after it, and the router at work.
+
+`python -m benchmarks.routing --data DIR [--quick] [--json]`; `benchmarks/README.md` explains the metrics.
+"""
+
+from benchmarks import routing_cascade, routing_gain, routing_live
+from benchmarks.harness import options, report
+
+
+def main() -> None:
+    given = options("Measure routing on recorded answers, and the router at work.", needs_data=True)
+    assert given.data is not None
+    data = given.data / "routing" if (given.data / "routing").is_dir() else given.data
+    rows = [
+        *routing_gain.metrics(data, given.quick),
+        *routing_cascade.metrics(data, given.quick),
+        *routing_live.metrics(data, given.quick),
+    ]
+    report("routing", rows, given)
+
+
+if __name__ == "__main__":
+    main()
