@@ -36,10 +36,11 @@ test: lint types  ## the one command: lint, types, tests, notebooks, README code
 
 bench-setup: .venv/test-ready  ## the rivals that benchmarks are measured beside, and word lists of Debian's
 	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --no-deps litellm==1.106.2
 	@test -d /usr/share/wordnet && test -d /usr/share/iso-codes || apt-get install -y --no-install-recommends wordnet-base iso-codes
 
 bench: .venv/test-ready
-	for name in ledger cache; do \
+	for name in ledger cache routing; do \
 		OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LLMCOST_DATA="$(DATA)" $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
 

@@ -10,11 +10,10 @@ from benchmarks.harness import options, report
 def main() -> None:
     given = options("Measure routing on recorded answers, and the router at work.", needs_data=True)
     assert given.data is not None
-    data = given.data / "routing" if (given.data / "routing").is_dir() else given.data
     rows = [
-        *routing_gain.metrics(data, given.quick),
-        *routing_cascade.metrics(data, given.quick),
-        *routing_live.metrics(data, given.quick),
+        *routing_gain.metrics(given.data, given.quick),
+        *routing_cascade.metrics(given.data, given.quick),
+        *routing_live.metrics(given.quick),
     ]
     report("routing", rows, given)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
@@ -30,7 +29,7 @@ CONCURRENCY = 8  # calls that one deployment takes at a time
 REPLY_SECONDS = 0.2
 
 
-def metrics(data: Path | None, quick: bool) -> Rows:
+def metrics(quick: bool) -> Rows:
     """Return the metrics of the router at work; they need no data."""
     return [*_decisions(quick), *_usage(), *_overload(quick)]
 
@@ -132,5 +131,5 @@ def _openai(provider: FakeProvider, model: str, **settings: Any) -> ChatOpenAI:
 
 
 if __name__ == "__main__":
-    for row in metrics(None, quick=True):
+    for row in metrics(quick=True):
         print(row)

@@ -8,9 +8,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from llmcost_plugins.routing import read_records
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 DATA = sorted((FOLDER / "data").glob("*.csv"))
+RECORDS = sorted((FOLDER / "data").glob("*.jsonl.gz"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -31,3 +34,11 @@ def test_slices_of_public_data_are_small_and_attributed(path: Path) -> None:
     said = (path.parent / "README.md").read_text("utf-8")
     assert path.name in said
     assert "CC BY 4.0" in said
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_recorded_answers_are_few_and_attributed(path: Path) -> None:
+    assert 0 < len(read_records(path)) <= 300
+    said = (path.parent / "README.md").read_text("utf-8")
+    assert path.name in said
+    assert "Apache License 2.0" in said

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from llmcost_plugins.pricing import PriceBook
     from llmcost_plugins.routing import Router
     from llmcost_plugins.stores import Memory, SQLite
-    from llmcost_plugins.types import Tier
+    from llmcost_plugins.types import Deployment, Tier
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Cache": "cache",
+    "Deployment": "types",
     "Ledger": "ledger",
     "LocalEmbedder": "embeddings",
     "Memory": "stores",
@@ -31,6 +32,7 @@ _HOMES = {
 
 __all__ = [
     "Cache",
+    "Deployment",
     "Ledger",
     "LocalEmbedder",
     "Memory",

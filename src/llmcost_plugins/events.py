@@ -152,7 +152,9 @@ class ComponentFailed:
     scope: Scope = Scope()
 
 
-Event: TypeAlias = CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | Compared | FellBack | ComponentFailed
+Event: TypeAlias = (
+    CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | Compared | FellBack | ComponentFailed
+)
 Sink: TypeAlias = Callable[[Event], None]
 
 _log = logging.getLogger("llmcost_plugins")

@@ -135,7 +135,8 @@ class Tier:
     def __post_init__(self) -> None:
         if self.model is not None and self.deployments:
             raise ConfigurationError(f"tier {self.name!r} has a `model` and `deployments`; pass one of them")
-        object.__setattr__(self, "deployments", tuple(self.deployments))
+        places = tuple(one if isinstance(one, Deployment) else Deployment(one) for one in self.deployments)
+        object.__setattr__(self, "deployments", places)
         if isinstance(self.user_tiers, str):
             raise ConfigurationError(f"`user_tiers` is {self.user_tiers!r}; expected a collection such as {{'pro'}}")
         if self.user_tiers is not None:

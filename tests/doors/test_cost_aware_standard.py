@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from llmcost_plugins import Deployment, Tier
 from llmcost_plugins.langchain import CostAwareChatModel
 from llmcost_plugins.testing import FakeProvider
 from llmcost_plugins.testing.generation import default_answer, last_user_text
@@ -31,6 +33,13 @@ def tiers(url: str) -> list[ChatOpenAI]:
     return [ChatOpenAI(model=name, **given) for name in ("gpt-5.4-mini", "gpt-5.4")]
 
 
+def mixed(url: str) -> list[Tier]:
+    """Return two deployments of OpenAI's model, and Anthropic's."""
+    small, twin = (tiers(url)[0] for _ in range(2))
+    claude = ChatAnthropic(model="claude-haiku-4-5", base_url=url.removesuffix("/v1"), api_key="any")
+    return [Tier("small", deployments=[small, Deployment(twin, "twin", weight=2)]), Tier("claude", claude)]
+
+
 class TestUnit(ChatModelUnitTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -39,6 +48,12 @@ class TestUnit(ChatModelUnitTests):
     @property
     def chat_model_params(self) -> dict:
         return {"tiers": tiers("http://127.0.0.1:9/v1"), "cache": True}
+
+
+class TestUnitOfTwoProviders(TestUnit):
+    @property
+    def chat_model_params(self) -> dict:
+        return {"tiers": mixed("http://127.0.0.1:9/v1")}
 
 
 class Integration(ChatModelIntegrationTests):
@@ -99,6 +114,30 @@ class TestOneTierWithCache(Integration):
     @property
     def chat_model_params(self) -> dict:
         return {"model": tiers(self.provider_url)[0], "cache": True}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+@pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema:UserWarning")
+class TestTwoProviders(Integration):
+    """Two deployments of one provider's model, and another provider's."""
+
+    @property
+    def chat_model_params(self) -> dict:
+        return {"tiers": mixed(self.provider_url)}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+@pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema:UserWarning")
+class TestTwoProvidersTheOtherFirst(Integration):
+    """The same the other way round, so that Anthropic's model answers what is easy."""
+
+    @property
+    def chat_model_params(self) -> dict:
+        return {"tiers": [*reversed(mixed(self.provider_url))]}
+
+    @property
+    def supported_usage_metadata_details(self) -> dict:
+        return {"invoke": [], "stream": []}  # Anthropic reports no reasoning, and caches what is marked alone
 
 
 del Integration

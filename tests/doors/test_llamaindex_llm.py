@@ -498,7 +498,7 @@ def test_every_tier_failed(fake_provider: FakeProvider, way: str) -> None:
 @pytest.mark.parametrize("way", CHATS + COMPLETIONS)
 def test_a_single_tier_s_error_is_raised_as_it_is(fake_provider: FakeProvider, way: str) -> None:
     llm = CostAwareLLM(inner(fake_provider), cache=True)
-    fake_provider.fail(status=429)
+    fake_provider.fail(status=429, retry_after=60)
     with pytest.raises(openai.RateLimitError):
         ask(way, llm)
     assert llm._cost_cache.turns_held == 0

@@ -16,6 +16,7 @@ from llmcost_plugins.routing.answers import (
     Curve,
     LearnedAnswerScorer,
     agreement,
+    by_surprise,
     fit_answers,
     surprise,
 )
@@ -327,3 +328,16 @@ def test_surprise() -> None:
     assert surprise([math.log(0.5)] * 3) == pytest.approx(0.5)
     assert surprise([-math.inf]) == 1
     assert surprise([math.nan, 0.1]) == 0
+
+
+def test_log_probabilities_judge_an_answer_where_a_model_gives_them() -> None:
+    request, sure, unsure = Request(()), [{"token": "4", "logprob": -0.01}], [{"token": "4", "logprob": -1.5}]
+
+    def judged(content: object) -> float | None:
+        return by_surprise(request, Reply({"response_metadata": {"logprobs": content}}, "4"))
+
+    assert judged({"content": sure}) == pytest.approx(1 - math.exp(-0.01))
+    assert judged({"content": unsure}) == pytest.approx(1 - math.exp(-1.5))
+    assert judged(None) is None
+    assert judged({"content": []}) is None
+    assert by_surprise(request, Reply("text", "4")) is None

@@ -71,9 +71,7 @@ def test_easy_requests_go_to_the_cheapest_and_hard_ones_to_the_strongest(difficu
     assert answered_by(route(desk, THREE, difficulty=difficulty)) == first
     assert desk.names == [first]
     (chosen,) = desk.told(Routed)
-    assert chosen == Routed(
-        time=7.0, tier=first, reason="as the test says", scope=Scope("acme"), difficulty=difficulty
-    )
+    assert chosen == Routed(time=7.0, tier=first, reason="as the test says", scope=Scope("acme"), difficulty=difficulty)
 
 
 @pytest.mark.parametrize(("threshold", "first"), [(0, "strong"), (0.3, "strong"), (0.31, "weak"), (1, "weak")])

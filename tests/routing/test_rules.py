@@ -1,4 +1,4 @@
-"""The rules that judge requests and answers."""
+"""The rules that judge requests."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmcost_plugins.routing import Choice, difficulty, shortcoming
-from llmcost_plugins.types import Message, Reply, Request
+from llmcost_plugins.routing import Choice, difficulty
+from llmcost_plugins.types import Message, Request
 
 HARD = 0.5
 
@@ -125,90 +125,8 @@ def test_a_request_without_messages_is_easy() -> None:
 def test_a_long_text_does_not_hold_up_the_process(text: str) -> None:
     code = """
 import sys
-from llmcost_plugins.routing import difficulty, shortcoming
-from llmcost_plugins.types import Reply, Request
-text = sys.stdin.read()
-request = Request(({"role": "user", "content": text},))
-difficulty(request), shortcoming(request, Reply(None, text))
+from llmcost_plugins.routing import difficulty
+from llmcost_plugins.types import Request
+difficulty(Request(({"role": "user", "content": sys.stdin.read()},)))
 """
     subprocess.run([sys.executable, "-c", code], input=text, text=True, check=True, timeout=5)
-
-
-# --- Answers
-
-PLAIN, JSON = ask("What is tea?"), ask("Give me the address as JSON.")
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("Tea is a drink.", None),
-        ("Tea", None),
-        ("42", None),
-        ("Tea is a drink made from the leaves of a shrub", "answer ends in mid-sentence"),
-        ("Tea is a drink made from the leaves of a shrub!", None),
-        ("Tea is:\n- a drink made from the leaves of a shrub", None),
-        ("| a | b |\n|---|---|\n| one two three | four five six |", None),
-        ("Options:\n1. the first one that you can choose", None),
-        ("```python\nprint('one two three four five six')\n```", None),
-        ("Use **this one for all of your teas**", None),
-        ("", "empty answer"),
-        ("  \n\t ", "empty answer"),
-        ("I don't know.", "the answer says that it does not know"),
-        ("I'm not sure about that.", "the answer says that it does not know"),
-        ("As an AI, I cannot drink tea.", "the answer says that it does not know"),
-        ("I'm sorry, but I can't help with that.", "the answer says that it does not know"),
-        ("I am unable to determine the price.", "the answer says that it does not know"),
-        ("There is not enough information.", "the answer says that it does not know"),
-    ],
-)
-def test_visible_faults(text: str, fault: str | None) -> None:
-    assert shortcoming(PLAIN, Reply(None, text)) == fault
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "これはお茶です。",
-        "चाय एक पेय है जो पत्तियों से बनता है।",
-        "El té es una bebida «de las hojas de un arbusto»",
-        "Der Tee heißt hier „Getränk aus den Blättern eines Strauches“",
-    ],
-    ids=["Japanese", "Hindi", "Spanish", "German"],
-)
-def test_whole_sentences_in_other_scripts(text: str) -> None:
-    assert shortcoming(PLAIN, Reply(None, text)) is None
-
-
-def test_an_answer_that_was_cut() -> None:
-    assert shortcoming(PLAIN, Reply(None, "Tea is a drink.", finish="length")) == "answer cut at its token limit"
-
-
-def test_a_call_of_tools_is_an_answer() -> None:
-    assert shortcoming(PLAIN, Reply(None, "", calls_tools=True, finish="tool_calls")) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "falls_short"),
-    [
-        ('{"city": "Oslo"}', False),
-        ("[1, 2]", False),
-        ('```json\n{"city": "Oslo"}\n```', False),
-        ('Here it is: {"city": "Oslo"}', False),
-        ('Here it is [as asked]: {"city": "Oslo"}', False),
-        ('{"city": "Os', True),
-        ("{city: Oslo}", True),
-        ("Oslo.", True),
-    ],
-)
-def test_json_that_was_asked_for(text: str, falls_short: bool) -> None:
-    assert bool(shortcoming(JSON, Reply(None, text))) is falls_short
-
-
-@pytest.mark.parametrize("text", ["Reply with JSON only.", "Return valid JSON", "Put it into a JSON object"])
-def test_ways_to_ask_for_json(text: str) -> None:
-    assert shortcoming(ask(text), Reply(None, "Oslo.")) == "JSON was asked for and did not come"
-
-
-def test_talking_of_json_is_not_asking_for_it() -> None:
-    assert shortcoming(ask("What is JSON?"), Reply(None, "A text format.")) is None

@@ -23,14 +23,19 @@ _OUTAGES = frozenset(
     {
         "APIConnectionError",
         "APITimeoutError",
+        "ClientConnectionError",
+        "ConnectionError",
         "InternalServerError",
         "ModelAPIError",
         "ModelConnectionError",
         "ModelTimeoutError",
         "ServiceUnavailable",
+        "Timeout",
         "TransportError",
     }
 )
+_LIMIT_WORDS = frozenset({"rate_limit_error", "rate_limit_exceeded"})
+_OUTAGE_WORDS = frozenset({"api_error", "internal_server_error", "overloaded_error", "server_error", "timeout_error"})
 
 
 def fault_of(error: Exception, clock: Callable[[], float] = time.time) -> Fault:
@@ -39,10 +44,12 @@ def fault_of(error: Exception, clock: Callable[[], float] = time.time) -> Fault:
     status = _status(error)
     if _too_long(error, status, names):
         return Fault("too_long")
-    if status == 429 or names & _RATE_LIMITS:
+    words = _words(error) if status in (None, 200) else set()  # what comes in a stream has no status of its own
+    if status == 429 or names & _RATE_LIMITS or words & _LIMIT_WORDS:
         return Fault("rate_limit", _retry_after(error, clock))
     passing = status is not None and (status in _PASSING or status >= 500)
-    if passing or isinstance(error, TimeoutError | ConnectionError) or (status is None and names & _OUTAGES):
+    known = (status is None and names & _OUTAGES) or words & _OUTAGE_WORDS
+    if passing or known or isinstance(error, TimeoutError | ConnectionError):
         return Fault("unavailable", _retry_after(error, clock))
     return Fault("fatal")
 
@@ -54,15 +61,31 @@ def _too_long(error: Exception, status: int | None, names: set[str]) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    candidates = _get(error, "status_code"), _get(_get(error, "response"), "status_code"), _get(error, "code")
+    response = _get(error, "response")
+    candidates = (
+        _get(error, "status_code"),
+        _get(response, "status_code"),
+        _get(_get(response, "ResponseMetadata"), "HTTPStatusCode"),  # AWS
+        _get(error, "code"),
+        _get(error, "status"),  # aiohttp
+    )
     return next((value for value in candidates if isinstance(value, int) and 100 <= value < 600), None)
+
+
+def _words(error: Exception) -> set[object]:
+    """Return the codes and types by which providers name an error."""
+    body = _get(error, "body")
+    told = [_get(thing, name) for thing in (error, body, _get(body, "error")) for name in ("code", "type")]
+    return {word for word in told if isinstance(word, str)}
 
 
 def _retry_after(error: Exception, clock: Callable[[], float]) -> float | None:
     """Return the seconds that the provider asks to be left alone, None where it does not say."""
-    headers = _get(_get(error, "response"), "headers")
-    if not isinstance(headers, Mapping):
+    response = _get(error, "response")
+    found = _get(response, "headers") or _get(_get(response, "ResponseMetadata"), "HTTPHeaders")
+    if not isinstance(found, Mapping):
         return None
+    headers = {str(name).lower(): value for name, value in found.items()}
     given = headers.get("retry-after")
     try:
         if headers.get("retry-after-ms"):

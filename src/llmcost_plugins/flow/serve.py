@@ -56,6 +56,7 @@ class _Payer:
     def __call__(self, tier: Tier, *, shown: bool) -> Plan[Reply]:
         self._attempts += 1
         call = _Call(tier, new_id(), self._attempts, self._failed, self._account.clock(), time.perf_counter())
+        self._failed = False
         try:
             reply: Reply = yield self._caller.ask(tier, call.id, shown=shown)
         except Cut as cut:  # a reader may leave at the last chunk, when the answer is whole

@@ -47,7 +47,8 @@ def overrides_in(wishes: Mapping[str, Any]) -> Overrides:
     if wishes.keys().isdisjoint(Overrides._fields):
         return Overrides()
     threshold, budget = wishes.get("threshold"), wishes.get("budget")
-    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+    share = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 <= threshold <= 1
+    if threshold is not None and not share:
         raise ConfigurationError(f"`threshold` is {threshold!r}; expected 0 to 1")
     return Overrides(
         threshold=threshold,

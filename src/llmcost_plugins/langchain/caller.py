@@ -132,9 +132,26 @@ def bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> tuple[BaseChatMode
     """Put bound tools into the form of the model that was chosen."""
     if "tools" not in kwargs:
         return model, dict(kwargs)
-    binding: Any = model.bind_tools(kwargs["tools"], **{name: kwargs[name] for name in _BINDING if name in kwargs})
+    given = {name: kwargs[name] for name in _BINDING if name in kwargs}
+    if "tool_choice" in given:
+        given["tool_choice"] = _common_choice(given["tool_choice"])
+    binding: Any = model.bind_tools(kwargs["tools"], **given)
     rest = {name: value for name, value in kwargs.items() if name not in ("tools", *_BINDING)}
     return binding.bound, {**binding.kwargs, **rest}
+
+
+def _common_choice(choice: Any) -> Any:
+    """Return a tool choice in the words that every integration knows, one that has none as it is."""
+    if choice is True or choice == "required":
+        return "any"
+    match choice:
+        case {"type": "function", "function": {"name": str(name)}, **rest} if not rest:
+            return name
+        case {"type": "tool", "name": str(name), **rest} if not rest:
+            return name
+        case {"type": "any" | "auto" as kind, **rest} if not rest:
+            return kind
+    return choice
 
 
 def _closable(source: Iterator[AIMessageChunk]) -> Generator[AIMessageChunk, None, None]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -43,7 +43,7 @@ from llmcost_plugins.langchain.tiers import prepared, profile_of
 from llmcost_plugins.ledger import Ledger
 from llmcost_plugins.plan import Plan, adrive, adrive_stream, drive, drive_stream
 from llmcost_plugins.pricing import PriceBook
-from llmcost_plugins.routing import Router, places_of
+from llmcost_plugins.routing import Decision, Router
 from llmcost_plugins.scope import current_scope, overlaid
 from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Reply, Request, Scope, Tier
@@ -65,7 +65,8 @@ class CostAwareChatModel(BaseChatModel):
     serves, so tokens are counted once and streamed once. `response_metadata["model_name"]` is the model that served,
     `response_metadata["routing"]` says why and at what cost. `config["metadata"]` may carry `tenant`, `user`, `feature`
     and `user_tier` in place of `scope(...)`. `config["configurable"]` may say for one request: `threshold`; `tier`, to
-    ask first; `force_model`, to ask alone; `budget`, the most that a call may cost in US dollars; `user_tier`.
+    ask first; `force_model`, to ask alone; `budget`, the most that a call may cost in US dollars with an answer of the
+    router's `output_reserve`, or of the request's own limit; `user_tier`.
 
     Args:
         model: The one model to call; or
@@ -234,10 +235,11 @@ class CostAwareChatModel(BaseChatModel):
 
     @override
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Stream events; those of version 3 come from the chosen tier itself, without the cache or a second tier."""
+        """Stream events; those of version 3 come from the chosen tier itself: no cache, no second tier, no retry."""
         if kwargs.get("version") != "v3":
             return super().stream_events(input, config, **kwargs)
-        model, config, kwargs = self._forwarded(input, config, kwargs)
+        decision = drive(self._decision(input, config, kwargs))
+        model, config, kwargs = self._forwarded(decision, config, kwargs)
         return model.stream_events(input, config, **kwargs)
 
     @override
@@ -245,17 +247,22 @@ class CostAwareChatModel(BaseChatModel):
         """Do as `stream_events` without blocking the event loop."""
         if kwargs.get("version") != "v3":
             return super().astream_events(input, config, **kwargs)
-        model, config, kwargs = self._forwarded(input, config, kwargs)
-        return model.astream_events(input, config, **kwargs)
+        return self._aforward(input, config, kwargs)
+
+    async def _aforward(self, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> Any:
+        decision = await adrive(self._decision(given, config, kwargs))
+        model, config, kwargs = self._forwarded(decision, config, kwargs)
+        return await model.astream_events(given, config, **kwargs)
+
+    def _decision(self, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> Plan[Decision]:
+        caller = Caller(self._convert_input(given).to_messages(), ensure_config(config), None, kwargs)
+        return self._router.decide(self._request(caller, current_scope()), self._account.prices)
 
     def _forwarded(
-        self, given: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+        self, decision: Decision, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> tuple[BaseChatModel, RunnableConfig, dict[str, Any]]:
-        messages = tuple(to_message(message) for message in self._convert_input(given).to_messages())
-        scope = current_scope({**(self.metadata or {}), **((config or {}).get("metadata") or {})})
-        decision = drive(self._router.decide(Request(messages, scope=scope), self._account.prices))
-        tier = places_of(decision.tiers[decision.first])[0].tier
-        model, kwargs = bound(tier.model, kwargs)
+        place = self._router.health.places(decision.tiers[decision.first])[0]
+        model, kwargs = bound(place.tier.model, kwargs)
         handler = CostCallbackHandler(ledger=self._ledger, prices=self._account.prices)
         return model, merge_configs(config, {"callbacks": [handler]}), kwargs
 
@@ -314,9 +321,9 @@ class CostAwareChatModel(BaseChatModel):
         wishes = caller.config.get("configurable") or {}
         overrides = overrides_in(wishes)
         caller.scope = overlaid(overlaid(scope, metadata), {"user_tier": wishes.get("user_tier")})
-        return Request(
+        request = Request(
             messages=tuple(to_message(message) for message in caller.messages),
-            model=f"{self._identity}{self._router.variant(caller.scope, overrides)}",
+            model=self._identity,
             params=caller.params(),
             dialect="langchain",
             scope=caller.scope,
@@ -326,6 +333,7 @@ class CostAwareChatModel(BaseChatModel):
             run_id=caller.run_id,
             overrides=overrides,
         )
+        return replace(request, model=f"{self._identity}{self._router.variant(request)}")
 
     @cached_property
     def _identity(self) -> str:

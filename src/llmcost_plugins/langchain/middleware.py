@@ -59,6 +59,11 @@ class CostAwareMiddleware(AgentMiddleware[Any, Any, Any]):
         self._renew_lock()
         after_fork(self, CostAwareMiddleware._renew_lock)
 
+    @property
+    def router(self) -> Router | None:
+        """What chooses among the tiers, for `router.feedback` and `router.report`; None without tiers of its own."""
+        return None if self._model is None else self._model.router
+
     @override
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]

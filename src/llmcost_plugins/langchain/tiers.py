@@ -11,6 +11,13 @@ from langchain_core.language_models.model_profile import ModelProfile
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.types import Deployment, Tier
 
+_ABILITIES = {  # what a `Tier` says of its model, by LangChain's names
+    "context_window": "max_input_tokens",
+    "max_output_tokens": "max_output_tokens",
+    "tools": "tool_calling",
+    "vision": "image_inputs",
+    "json_schema": "structured_output",  # models without it may still know JSON mode
+}
 _CLIENTS = (("root_client", "client"), ("root_async_client", "async_client"))  # of langchain-openai and its kin
 
 
@@ -28,12 +35,12 @@ def prepared(models: Sequence[Any], *, cached: bool, output_version: str | None)
 
 def profile_of(tiers: Sequence[Tier]) -> ModelProfile | None:
     """Return what holds for every tier: the smallest limits, and only what all can do."""
-    profiles: list[Mapping[str, Any]] = [model.profile or {} for tier in tiers for model in tier.models]
+    profiles = [_profile(tier, model) for tier in tiers for model in tier.models]
     if len(profiles) == 1:
         return profiles[0] or None  # type: ignore[return-value]
     shared = set(profiles[0]).intersection(*profiles[1:])
     merged = {name: _least([profile[name] for profile in profiles]) for name in sorted(shared)}
-    if len({tier.provider for tier in tiers}) > 1:
+    if len({provider for tier in tiers for provider in _providers(tier)}) > 1:
         merged["structured_output"] = None  # what providers take for it differs
     return {name: value for name, value in merged.items() if value is not None} or None  # type: ignore[return-value]
 
@@ -59,8 +66,7 @@ def _prepare(tier: Tier, settings: Mapping[str, Any]) -> Tier:
     return _with_abilities(replace(tier, name=tier.name or tier.model_name))
 
 
-def _deployment(tier: Tier, given: Any, settings: Mapping[str, Any]) -> Deployment:
-    one = given if isinstance(given, Deployment) else Deployment(given)
+def _deployment(tier: Tier, one: Deployment, settings: Mapping[str, Any]) -> Deployment:
     model = _ready(tier, one.model, settings)
     provider = one.provider or tier.provider or _provider(model)
     return replace(one, model=model, provider=provider, model_name=one.model_name or tier.model_name or _name(model))
@@ -68,14 +74,19 @@ def _deployment(tier: Tier, given: Any, settings: Mapping[str, Any]) -> Deployme
 
 def _with_abilities(tier: Tier) -> Tier:
     """Return the tier with what its models' profiles say of them, where it says nothing itself."""
-    profile = profile_of([tier]) or {}
-    known: dict[str, Any] = {
-        "context_window": profile.get("max_input_tokens"),
-        "max_output_tokens": profile.get("max_output_tokens"),
-        "tools": profile.get("tool_calling"),
-        "vision": profile.get("image_inputs"),
-    }
-    return replace(tier, **{name: value for name, value in known.items() if getattr(tier, name) is None})
+    profile: Mapping[str, Any] = profile_of([tier]) or {}
+    known: dict[str, Any] = {name: profile.get(said) for name, said in _ABILITIES.items() if name != "json_schema"}
+    return replace(tier, **known)
+
+
+def _profile(tier: Tier, model: BaseChatModel) -> dict[str, Any]:
+    """Return a model's profile, with what its tier says in place of what it says itself."""
+    own = {said: getattr(tier, name) for name, said in _ABILITIES.items()}
+    return {**(model.profile or {}), **{name: value for name, value in own.items() if value is not None}}
+
+
+def _providers(tier: Tier) -> list[str]:
+    return [deployment.provider for deployment in tier.deployments] or [tier.provider]
 
 
 def _ready(tier: Tier, model: Any, settings: Mapping[str, Any]) -> BaseChatModel:
@@ -85,10 +96,11 @@ def _ready(tier: Tier, model: Any, settings: Mapping[str, Any]) -> BaseChatModel
         raise ConfigurationError("a tier is a `CostAwareChatModel` itself; pass the models that it is made of")
     copy = model.model_copy(update=dict(settings))
     _stop_retries(copy)
-    for name, value in vars(type(copy)).items():
-        if isinstance(value, cached_property):
-            copy.__dict__.pop(name, None)  # made of the original's settings
-    copy.__dict__.pop("_serialized", None)
+    made = {
+        name for kind in type(copy).__mro__ for name, value in vars(kind).items() if isinstance(value, cached_property)
+    }
+    for name in made:
+        copy.__dict__.pop(name, None)  # made of the original's settings
     return copy
 
 

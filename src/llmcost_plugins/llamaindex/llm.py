@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from llama_index.core.base.llms.types import (
@@ -302,13 +303,14 @@ class CostAwareLLM(FunctionCallingLLM):
         scope, overrides = current_scope(tags), overrides_in(tags)
         request = Request(
             messages=messages,
-            model=f"{self._identity()}{self._router.variant(scope, overrides)}",
+            model=self._identity(),
             params=call.params(),
             dialect="llamaindex",
             scope=scope,
             question=question if question and _stands_in(question, messages) else None,
             overrides=overrides,
         )
+        request = replace(request, model=f"{request.model}{self._router.variant(request)}")
         caller = Caller(call, request)
         return serve(request, cache=self._cost_cache, router=self._router, caller=caller, account=self._account)
 

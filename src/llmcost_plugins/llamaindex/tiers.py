@@ -40,8 +40,7 @@ def _prepare(tier: Tier) -> Tier:
     )
 
 
-def _deployment(tier: Tier, given: Any) -> Deployment:
-    one = given if isinstance(given, Deployment) else Deployment(given)
+def _deployment(tier: Tier, one: Deployment) -> Deployment:
     llm = _ready(tier, one.model)
     named = one.model_name or tier.model_name or llm.metadata.model_name
     return replace(one, model=llm, provider=one.provider or tier.provider or _provider(llm), model_name=named)

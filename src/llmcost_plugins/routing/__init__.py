@@ -13,7 +13,7 @@ from llmcost_plugins.routing.shadow import Shadow
 from llmcost_plugins.routing.validators import shortcoming
 
 if TYPE_CHECKING:
-    from llmcost_plugins.routing.answers import fit_answers
+    from llmcost_plugins.routing.answers import by_surprise, fit_answers
     from llmcost_plugins.routing.economics import choose_threshold
     from llmcost_plugins.routing.fitting import learn_policy, load_policy
     from llmcost_plugins.routing.gain import GainScorer
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LEARNING = {
     "GainScorer": "gain",
     "Record": "records",
+    "by_surprise": "answers",
     "choose_threshold": "economics",
     "fit": "training",
     "fit_answers": "answers",
@@ -42,6 +43,7 @@ __all__ = [
     "RoutingPolicy",
     "Scorer",
     "Shadow",
+    "by_surprise",
     "choose_threshold",
     "difficulty",
     "fit",

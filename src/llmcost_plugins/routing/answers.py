@@ -130,6 +130,20 @@ def surprise(logprobs: Sequence[float]) -> float:
     return 1.0 - math.exp(math.fsum(told) / len(told)) if told else 0.0
 
 
+def by_surprise(request: Request, reply: Reply) -> float | None:
+    """Judge an answer by its token log-probabilities, as `Router(..., answer_scorer=by_surprise)`; None without them.
+
+    They are where LangChain puts those of OpenAI's models with `logprobs=True`. What share of improbable tokens means a
+    wrong answer differs from model to model: set `answer_threshold` by graded answers.
+    """
+    body = reply.body if isinstance(reply.body, Mapping) else {}
+    tokens = ((body.get("response_metadata") or {}).get("logprobs") or {}).get("content") or ()
+    return surprise([token["logprob"] for token in tokens]) if tokens else None
+
+
+by_surprise.quick = True  # type: ignore[attr-defined]
+
+
 def _result(text: str) -> str | float | None:
     stated = stated_results(text)
     if not stated:

@@ -3,13 +3,13 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from llmcost_plugins.forks import after_fork
 from llmcost_plugins.pricing import PriceBook
 from llmcost_plugins.tokens import message_text
-from llmcost_plugins.types import Request, Tier, Usage
+from llmcost_plugins.types import Reply, Request, Tier, Usage
 
 _KEPT = 10_000
 _CACHE_SECONDS = 300.0  # how long OpenAI and Anthropic keep a prompt cached by default
@@ -24,7 +24,10 @@ class Served(NamedTuple):
 
 
 class Conversations:
-    """Remembers the newest 10,000 conversations of this process."""
+    """Remembers the newest 10,000 conversations of this process, and whose tool calls are under way.
+
+    Several agents may share a thread: the results of tools find who called them by the ids of the calls.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -41,16 +44,19 @@ class Conversations:
         """Return the last answer of a request's conversation, None for one that begins."""
         if not _goes_on(request):
             return None
+        call_id = request.messages[-1].get("tool_call_id")
+        keys = [f"{request.scope.tenant}/{call_id}"] if call_id else []
         with self._lock:
-            return self._served.get(conversation_of(request))
+            return next((self._served[key] for key in [*keys, conversation_of(request)] if key in self._served), None)
 
-    def remember(self, request: Request, served: Served) -> None:
-        """Keep who answered."""
-        key = conversation_of(request)
+    def remember(self, request: Request, served: Served, reply: Reply) -> None:
+        """Keep who answered, and who called which tools."""
+        keys = [conversation_of(request), *(f"{request.scope.tenant}/{call_id}" for call_id in _call_ids(reply))]
         with self._lock:
-            self._served[key] = served
-            self._served.move_to_end(key)
-            if len(self._served) > _KEPT:
+            for key in keys:
+                self._served[key] = served
+                self._served.move_to_end(key)
+            while len(self._served) > _KEPT:
                 self._served.popitem(last=False)
 
 
@@ -59,7 +65,9 @@ def in_tool_loop(request: Request) -> bool:
     return bool(request.messages) and request.messages[-1].get("role") in ("tool", "function")
 
 
-def cheaper_to_stay(current: Tier, other: Tier, served: Served, needed: int, prices: PriceBook, now: float) -> bool:
+def cheaper_to_stay(
+    current: Tier, other: Tier, served: Served, needed: int, prices: PriceBook, now: float, tenant: str | None
+) -> bool:
     """Tell whether the current tier, with the conversation in its prompt cache, costs less than a cheaper one without.
 
     `needed` is the number of tokens of the prompt; the next answer is taken to be as long as the last. False where a
@@ -69,8 +77,9 @@ def cheaper_to_stay(current: Tier, other: Tier, served: Served, needed: int, pri
         return False
     cached = min(served.usage.total_tokens, needed)
     output = served.usage.output_tokens
-    stay = prices.cost(current.provider, current.model_name, Usage(needed, output, cached_tokens=cached), at=now)
-    leave = prices.cost(other.provider, other.model_name, Usage(needed, output), at=now)
+    usage, fresh = Usage(needed, output, cached_tokens=cached), Usage(needed, output)
+    stay = prices.cost(current.provider, current.model_name, usage, at=now, tenant=tenant)
+    leave = prices.cost(other.provider, other.model_name, fresh, at=now, tenant=tenant)
     return stay is not None and leave is not None and stay.total <= leave.total
 
 
@@ -80,9 +89,16 @@ def _goes_on(request: Request) -> bool:
 
 def conversation_of(request: Request) -> str:
     """Name the conversation: by the thread where the framework names one, else by how it began."""
-    scope = request.scope
-    begun = [request.thread or "\0".join(_opening(request)), scope.tenant or "", scope.user or ""]
-    return hashlib.blake2b("\0\0".join(begun).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    begun = request.thread or _opening(request), request.scope.tenant, request.scope.user
+    return hashlib.blake2b(repr(begun).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _call_ids(reply: Reply) -> list[str]:
+    """Return the ids of the tool calls in an answer, as LangChain's and LlamaIndex's bodies have them."""
+    body = reply.body if isinstance(reply.body, Mapping) else {}
+    calls = body.get("tool_calls") or body.get("tools") or ()
+    ids = [call.get("id") or call.get("tool_id") for call in calls if isinstance(call, Mapping)]
+    return [str(call_id) for call_id in ids if call_id]
 
 
 def _opening(request: Request) -> list[str]:

@@ -50,9 +50,9 @@ def lifted(index: int, eligible: Sequence[int]) -> int:
 
 def named(tiers: Sequence[Tier], name: str, setting: str) -> int:
     """Return the index of the tier, or of the model, that a caller asks for by name."""
-    for index, tier in enumerate(tiers):
-        if name in (tier.name, tier.model_name):
-            return index
+    names = [tier.name for tier in tiers] + [tier.model_name for tier in tiers]
+    if name and name in names:
+        return names.index(name) % len(tiers)
     known = ", ".join(tier.name for tier in tiers)
     raise ConfigurationError(f"`{setting}` is {name!r}, which is none of the tiers; expected one of: {known}")
 

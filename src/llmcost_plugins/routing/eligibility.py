@@ -34,10 +34,10 @@ class Needs:
         return size + _TOKENS_OF_A_MESSAGE * (len(self.request.messages) + 1) + self.images * _TOKENS_OF_AN_IMAGE
 
     def tokens(self, model: str) -> int:
-        """Count the prompt, tools and images included, as a model reads it."""
+        """Count the prompt, tools, their calls and images included, as a model reads it."""
         text = count_messages(self.request.messages, model).tokens
-        tools = count_text(self._tools, model).tokens if self._tools else 0
-        return text + tools + self.images * _TOKENS_OF_AN_IMAGE
+        written = self._tools + "".join(_calls_of(message) for message in self.request.messages)
+        return text + (count_text(written, model).tokens if written else 0) + self.images * _TOKENS_OF_AN_IMAGE
 
     @cached_property
     def _tools(self) -> str:
@@ -113,9 +113,14 @@ def _blocks(request: Request) -> Iterator[Mapping[str, Any]]:
 def _bytes_of(message: Message) -> int:
     """Return the bytes of what a model reads of a message; images count by their number."""
     content = message.get("content")
-    text = content if isinstance(content, str) else "".join(_read(block) for block in content or ())
+    text = content if isinstance(content, str) else "\n".join(_read(block) for block in content or ())
+    return len(text.encode("utf-8", "surrogatepass")) + len(_calls_of(message))
+
+
+def _calls_of(message: Message) -> str:
+    """Return the tools that an earlier answer called; models read them as a part of the prompt."""
     calls = message.get("tool_calls")
-    return len(text.encode("utf-8", "surrogatepass")) + (len(json.dumps(calls, default=str)) if calls else 0)
+    return json.dumps(calls, default=str) if calls else ""
 
 
 def _read(block: Any) -> str:

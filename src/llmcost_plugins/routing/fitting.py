@@ -3,21 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.pricing import PriceBook
 from llmcost_plugins.routing.answers import AnswerFit, LearnedAnswerScorer, fit_answers
-from llmcost_plugins.routing.economics import Chosen, UrgencyScorer, choose_threshold
+from llmcost_plugins.routing.economics import Chosen, Floats, UrgencyScorer, choose_threshold
 from llmcost_plugins.routing.policy import RoutingPolicy
 from llmcost_plugins.routing.records import Record
 from llmcost_plugins.routing.rules import Choice
 from llmcost_plugins.routing.training import Fitted, fit
+from llmcost_plugins.routing.validators import shortcoming
 from llmcost_plugins.tokens import count_messages, count_text
 from llmcost_plugins.types import Reply, Request, Tier, Usage
 
@@ -47,19 +47,20 @@ class LearnedPolicy:
     """A policy, and the evidence that it rests on.
 
     `requests` is what was learned of requests before they are answered, `answers` of the weak model's answers; None
-    where the records do not hold those. `cascade` is what judging answers comes to, `routing_cost` what choosing
-    beforehand does, as a share of always asking the strong model; None where it was not adopted.
+    where the records do not hold those. `cascade` is what judging answers comes to. `cost` is what the adopted `way` is
+    expected to cost, as a share of always asking the strong tier.
     """
 
     policy: RoutingPolicy
     requests: Fitted
     answers: AnswerFit | None
     cascade: Chosen | None
-    routing_cost: float | None
     way: str
+    cost: float
 
     def __str__(self) -> str:
-        lines = [f"adopted: {self.way}", f"requests: {self.requests.report}"]
+        lines = [f"adopted: {self.way}, at {self.cost:.3f} of always asking the strong tier"]
+        lines += [f"requests: {self.requests.report}"]
         lines += [f"answers: {self.answers}"] if self.answers is not None else ["answers: the records hold none"]
         lines += [f"cascade: {self.cascade}"] if self.cascade is not None else []
         return "\n".join(lines)
@@ -82,9 +83,9 @@ def learn_policy(
 ) -> LearnedPolicy:
     """Learn how to divide requests between two tiers, from requests that both have answered.
 
-    Choosing beforehand and judging the weak answer are each learned, and each held against what needs no learning. Of
-    those that reach the target by a lower confidence bound the cheaper is adopted, and none if none does: then every
-    request goes to the strong tier.
+    Choosing beforehand and judging the weak answer are each learned, and held against what needs no learning: always
+    the weak tier, always the strong one. Of the ways that reach the target by a lower confidence bound the cheapest is
+    adopted; within a budget the best.
 
     Args:
         records: Graded requests; with the answers' texts a cascade is learned too.
@@ -99,21 +100,20 @@ def learn_policy(
     Raises:
         ConfigurationError: Too few records, no gap between the models, or a model without a price.
     """
+    for name, share in (("quality", quality), ("budget", budget)):
+        if share is not None and not 0 < share <= 1:
+            raise ConfigurationError(f"`{name}` is {share!r}; expected a share of the strong tier's, such as 0.98")
     costs = np.array([_costs(record, weak, strong, prices, at) for record in records], dtype=float)
+    target: dict[str, Any] = {"quality": quality, "budget": budget, "confidence": confidence}
     keep = 0.98 if quality is None else quality
     requests = fit(records, keep=keep, strong_share=_strong_share(costs, budget), confidence=confidence)
-    answers, scorer, cascade = _judged(records, costs, quality, budget, confidence)
-    routing_cost = _routing_cost(requests, costs)
-    judges = scorer is not None and cascade is not None and cascade.cascade
-    if judges and cascade is not None and (routing_cost is None or cascade.cost <= routing_cost):
-        threshold = min(1.0, cascade.threshold)
-        judged = RoutingPolicy(Always(0.0), answer_scorer=scorer, answer_threshold=threshold, calibration=cascade)
-        return LearnedPolicy(judged, requests, answers, cascade, routing_cost, "weak answers are judged")
-    if routing_cost is not None and routing_cost < 1:
-        chosen = RoutingPolicy(requests)
-        return LearnedPolicy(chosen, requests, answers, cascade, routing_cost, "requests are judged beforehand")
-    never = RoutingPolicy(Always(1.0), escalate=False)
-    return LearnedPolicy(never, requests, answers, cascade, routing_cost, "always the strong tier; nothing else pays")
+    answers, scorer, cascade = _judged(records, costs, target)
+    ways = [_always_strong(), *_always_weak(records, costs, target), *_beforehand(requests, costs, budget)]
+    if scorer is not None and cascade is not None and cascade.cascade:
+        ways.append(_afterwards(scorer, cascade))
+    within = [way for way in ways if budget is not None and way.cost <= budget]
+    adopted = max(within, key=lambda way: (way.kept, -way.cost)) if within else min(ways, key=lambda way: way.cost)
+    return LearnedPolicy(adopted.policy, requests, answers, cascade, adopted.name, adopted.cost)
 
 
 def load_policy(path: str | Path) -> RoutingPolicy:
@@ -152,7 +152,7 @@ def _cost(record: Record, answer: str | None, tier: Tier, prices: PriceBook, at:
     return cost.total
 
 
-def _strong_share(costs: NDArray[np.float64], budget: float | None) -> float | None:
+def _strong_share(costs: Floats, budget: float | None) -> float | None:
     """Return the share of strong calls that a budget allows where each request pays for one call."""
     if budget is None:
         return None
@@ -160,20 +160,55 @@ def _strong_share(costs: NDArray[np.float64], budget: float | None) -> float | N
     return float(min(1.0, max(0.0, (budget * strong - weak) / (strong - weak)))) if strong > weak else 0.0
 
 
-def _routing_cost(requests: Fitted, costs: NDArray[np.float64]) -> float | None:
+class _Way(NamedTuple):
+    """One way to divide requests; `cost` and `kept` are shares of always asking the strong tier."""
+
+    name: str
+    policy: RoutingPolicy
+    cost: float
+    kept: float
+
+
+def _always_strong() -> _Way:
+    return _Way(
+        "always the strong tier; nothing cheaper reaches the target", RoutingPolicy(Always(1.0), escalate=False), 1, 1
+    )
+
+
+def _always_weak(records: Sequence[Record], costs: Floats, target: Mapping[str, Any]) -> list[_Way]:
+    """Return the way that escalates nothing but visible faults, if that will do."""
+    chosen = _chosen([0.0] * len(records), records, costs, target)
+    if not chosen.cascade or chosen.escalation_rate > 0:
+        return []
+    return [
+        _Way(
+            "always the weak tier, unless its answer has a visible fault",
+            RoutingPolicy(Always(0.0)),
+            chosen.cost,
+            chosen.kept,
+        )
+    ]
+
+
+def _beforehand(requests: Fitted, costs: Floats, budget: float | None) -> list[_Way]:
     if requests.scorer is None:
-        return None
+        return []
     weak, strong = costs.sum(axis=0)
-    share = requests.report.point.strong_share
-    return float((share * strong + (1 - share) * weak) / strong)
+    point = requests.report.point
+    cost = float((point.strong_share * strong + (1 - point.strong_share) * weak) / strong)
+    within = cost < 1 if budget is None else cost <= budget
+    return [_Way("requests are judged beforehand", RoutingPolicy(requests), cost, point.kept)] if within else []
+
+
+def _afterwards(scorer: UrgencyScorer, cascade: Chosen) -> _Way:
+    policy = RoutingPolicy(Always(0.0), calibration=cascade)
+    if cascade.threshold <= 1:
+        policy = replace(policy, answer_scorer=scorer, answer_threshold=cascade.threshold)
+    return _Way("weak answers are judged", policy, cascade.cost, cascade.kept)
 
 
 def _judged(
-    records: Sequence[Record],
-    costs: NDArray[np.float64],
-    quality: float | None,
-    budget: float | None,
-    confidence: float,
+    records: Sequence[Record], costs: Floats, target: Mapping[str, Any]
 ) -> tuple[AnswerFit | None, UrgencyScorer | None, Chosen | None]:
     """Learn to judge answers on one half of the groups, and choose from where they are escalated on the other."""
     if any(record.weak_answer is None for record in records):
@@ -182,29 +217,26 @@ def _judged(
     answers = fit_answers([record for record, learns in zip(records, learning, strict=True) if learns])
     if answers.scorer is None or learning.all():
         return answers, None, None
-    rest = [(record, cost) for record, cost, learns in zip(records, costs, learning, strict=True) if not learns]
+    rest = [record for record, learns in zip(records, learning, strict=True) if not learns]
     scorer = UrgencyScorer(answers.scorer, round(float(costs[~learning, 0].mean())))
-    chosen = choose_threshold(
-        [scorer(record.request, _reply(record, int(cost[0]))) for record, cost in rest],
-        [record.weak for record, _ in rest],
-        [record.strong for record, _ in rest],
-        costs[~learning, 0],
-        costs[~learning, 1],
-        quality=quality,
-        budget=budget,
-        confidence=confidence,
-    )
-    return answers, scorer, chosen
+    scores = [_urgency(scorer, record, int(cost)) for record, cost in zip(rest, costs[~learning, 0], strict=True)]
+    return answers, scorer, _chosen(scores, rest, costs[~learning], target)
+
+
+def _urgency(scorer: UrgencyScorer, record: Record, cost: int) -> float:
+    reply = Reply(None, record.weak_answer or "", finish=record.weak_finish, cost=cost)  # type: ignore[arg-type]
+    return 1.0 if shortcoming(record.request, reply) else scorer(record.request, reply)
+
+
+def _chosen(scores: Sequence[float], records: Sequence[Record], costs: Floats, target: Mapping[str, Any]) -> Chosen:
+    weak, strong = [record.weak for record in records], [record.strong for record in records]
+    return choose_threshold(scores, weak, strong, costs[:, 0], costs[:, 1], **target)
 
 
 def _lot(record: Record) -> float:
     """Return a number from 0 to 1 that all records of a group share."""
     name = record.group or json.dumps(record.messages, default=str)
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] / 256
-
-
-def _reply(record: Record, cost: int) -> Reply:
-    return Reply(None, record.weak_answer or "", finish=record.weak_finish, cost=cost)  # type: ignore[arg-type]
 
 
 def _dumped(policy: RoutingPolicy) -> dict[str, Any]:

@@ -52,9 +52,11 @@ class _Window:
 
 @dataclass(slots=True)
 class _State:
+    under_way: int = 0
     failures: int = 0
     limited: int = 0
     rest: float = _FIRST_REST
+    asked_until: float = 0.0  # by the provider
     closed_until: float = 0.0
     probing_until: float = 0.0
     seconds: float | None = None
@@ -88,11 +90,12 @@ class Health:
         self._lock = threading.Lock()
 
     def places(self, tier: Tier) -> list[Place]:
-        """Return a tier's deployments in the order to try them, the heavier ones more often first."""
+        """Return a tier's deployments in the order to try them: first those with the fewest calls under way.
+
+        Calls are counted by weight; among equals a draw decides, which the heavier win more often.
+        """
         found = places_of(tier)
-        if len(found) == 1:
-            return found
-        return sorted(found, key=lambda place: self._draw() ** (1 / place.deployment.weight), reverse=True)
+        return found if len(found) == 1 else sorted(found, key=self._load)
 
     def begin(self, place: Place, tokens: int, *, forced: bool = False) -> bool:
         """Count a call of about so many tokens; False where the deployment is to be left alone now."""
@@ -103,6 +106,7 @@ class Health:
                 return False
             if state.closed_until and state.failures >= _FAILURES:
                 state.probing_until = now + _PROBE
+            state.under_way += 1
             if place.deployment.requests_per_minute is not None:
                 state.requests.spend(now, 1)
             if place.deployment.tokens_per_minute is not None:
@@ -112,11 +116,11 @@ class Health:
     def succeeded(self, place: Place, seconds: float | None = None) -> None:
         """Take a deployment for well, and note how long it took."""
         with self._lock:
-            state = self._states.setdefault(place.key, _State())
+            state = self._over(place)
             if seconds is not None:
                 before = seconds if state.seconds is None else state.seconds
                 state.seconds = before + _NEWEST * (seconds - before)
-            state.failures = state.limited = 0
+            state.failures = state.limited = 0  # what the provider asked for still holds
             state.closed_until = state.probing_until = 0.0
             state.rest = _FIRST_REST
 
@@ -124,14 +128,20 @@ class Health:
         """Count a failure; only those that are the deployment's own make it rest."""
         now = self._clock()
         with self._lock:
-            state = self._states.setdefault(place.key, _State())
+            state = self._over(place)
             state.probing_until = 0.0
-            if fault.kind == "rate_limit":
-                wait = fault.retry_after or min(_FIRST_WAIT * 2**state.limited, _MINUTE)
+            if fault.retry_after:
+                state.asked_until = max(state.asked_until, now + fault.retry_after)
+            elif fault.kind == "rate_limit" and state.asked_until <= now:
+                state.asked_until = now + min(_FIRST_WAIT * 2**state.limited, _MINUTE)
                 state.limited = min(state.limited + 1, 8)
-                state.closed_until = max(state.closed_until, now + wait)
-            elif fault.kind == "unavailable":
-                self._rest(state, fault, now)
+            if fault.kind == "unavailable":
+                self._rest(state, now)
+
+    def released(self, place: Place) -> None:
+        """Forget a call that was given up before it came to anything; another may probe in its place."""
+        with self._lock:
+            self._over(place).probing_until = 0.0
 
     def seconds(self, tier: Tier) -> float | None:
         """Return how long a tier's answers take, None before the first."""
@@ -139,6 +149,15 @@ class Health:
             known = [state.seconds for key, state in self._states.items() if key[0] == tier.name]
         measured = [seconds for seconds in known if seconds is not None]
         return min(measured, default=None)
+
+    def _over(self, place: Place) -> _State:
+        state = self._states.setdefault(place.key, _State())
+        state.under_way = max(0, state.under_way - 1)
+        return state
+
+    def _load(self, place: Place) -> tuple[float, float]:
+        weight, state = place.deployment.weight, self._states.get(place.key)
+        return (0 if state is None else state.under_way) / weight, -(self._draw() ** (1 / weight))
 
     def ready_in(self, tiers: Iterable[Tier]) -> float:
         """Return how many seconds it takes until a deployment of one of the tiers may be called; 0 is at once."""
@@ -151,19 +170,18 @@ class Health:
             ]
         return max(0.0, min(waits, default=0.0))
 
-    def _rest(self, state: _State, fault: Fault, now: float) -> None:
+    def _rest(self, state: _State, now: float) -> None:
+        """Count a failure; those of calls that were under way when the rest began say nothing new."""
         state.failures += 1
-        if state.failures >= _FAILURES:
-            state.closed_until = now + max(state.rest, fault.retry_after or 0.0)
+        if state.failures >= _FAILURES and state.closed_until <= now:
+            state.closed_until = now + state.rest
             state.rest = min(2 * state.rest, _LONGEST_REST)
-        elif fault.retry_after:
-            state.closed_until = now + fault.retry_after
 
     def _ready_at(self, state: _State, deployment: Deployment, now: float) -> float:
         """Return the moment from which the deployment may be called."""
         requests = state.requests.free_at(deployment.requests_per_minute, now)
         tokens = state.tokens.free_at(deployment.tokens_per_minute, now)
-        return max(state.closed_until, state.probing_until, requests, tokens)
+        return max(state.asked_until, state.closed_until, state.probing_until, requests, tokens)
 
 
 def places_of(tier: Tier) -> list[Place]:

@@ -11,7 +11,7 @@ from llmcost_plugins.forks import after_fork
 from llmcost_plugins.pricing import usd
 from llmcost_plugins.routing.economics import CascadeReport
 
-_KEPT = 10_000
+_KEPT = 30_000  # names: an answer has three at most
 _STEP = 0.02  # how far one bad answer moves a threshold, at most
 
 
@@ -62,10 +62,11 @@ class RouterReport:
         return "\n".join(lines) or "no requests yet"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     arm: str
     weaker: bool
+    judged: bool = False
 
 
 class Learning:
@@ -105,17 +106,22 @@ class Learning:
             report.cost += cost or 0
             report.unpriced += cost is None
             report.by_tier[tier] = report.by_tier.get(tier, 0) + 1
+            known = _Known(arm, weaker=not strongest)
             for name in filter(None, ids):
-                self._known[name] = _Known(arm, weaker=not strongest)
+                self._known[name] = known
+                self._known.move_to_end(name)
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
 
     def feedback(self, name: str, *, good: bool) -> bool:
-        """Take in whether an answer was good; False where it is not known, or no more."""
+        """Take in whether an answer was good, once for each; False where it is not known, or no more."""
         with self._lock:
             known = self._known.get(name)
             if known is None:
                 return False
+            if known.judged:
+                return True
+            known.judged = True
             report = self._arms[known.arm]
             report.good += good
             report.bad += not good

@@ -23,7 +23,7 @@ class RoutingPolicy:
         answer_scorer: Judges answers that have no visible fault; none by default.
         answer_threshold: Answers at least this likely to be wrong are escalated.
         second_opinion: The name of another cheap tier, which is asked as well where an answer has no visible fault;
-            where the two do not agree, a stronger one is asked.
+            where the two do not agree, one stronger than both is asked.
         calibration: What to expect of escalating; the live escalation rate is watched against it, and where it says
             that a cascade does not pay there is none.
     """
@@ -37,10 +37,14 @@ class RoutingPolicy:
     calibration: Chosen | None = None
 
     def __post_init__(self) -> None:
+        for name in ("scorer", "answer_scorer"):
+            judge = getattr(self, name)
+            if not callable(judge) and (judge is not None or name == "scorer"):
+                raise ConfigurationError(f"`{name}` is {judge!r}; expected a function or another callable")
         steps = (self.threshold,) if isinstance(self.threshold, int | float) else tuple(self.threshold)
-        if not steps or not all(0 <= step <= 1 for step in steps) or list(steps) != sorted(steps):
+        if not steps or not all(map(_is_share, steps)) or list(steps) != sorted(steps):
             raise ConfigurationError(f"`threshold` is {self.threshold!r}; expected 0 to 1, or such numbers rising")
-        if not 0 <= self.answer_threshold <= 1:
+        if not _is_share(self.answer_threshold):
             raise ConfigurationError(f"`answer_threshold` is {self.answer_threshold!r}; expected 0 to 1")
         object.__setattr__(self, "threshold", steps)
 
@@ -59,6 +63,10 @@ class RoutingPolicy:
         """Return what decides who answers, in plain JSON: a part of the identity that cached answers rest on."""
         judge = self.answer_scorer and [_name_of(self.answer_scorer), self.answer_threshold]
         return [_name_of(self.scorer), list(self.steps), self.escalate, judge, self.second_opinion]
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _name_of(judge: Callable[..., Any]) -> str:

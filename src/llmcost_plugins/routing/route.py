@@ -1,6 +1,6 @@
 """One request's way through the tiers: asked, judged, escalated, fallen back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmcost_plugins.routing.router import Paid, Router
 
 _BYTES_PER_TOKEN = 4
+_SPREAD = 0.5  # seconds over which those spread who wait for the same moment
 _FIRST_BACKOFF = 0.5  # seconds, twice as long each time; as the providers' own clients wait
 
 
@@ -63,7 +64,8 @@ class Route:
         self._failed: Place | None = None
         self._draft: Reply | None = None
         self._escalations: list[Escalated] = []
-        self._kinds: set[str] = set()
+        self._kinds: list[str] = []  # of the errors
+        self._compared_with: set[int] = set()
         self._window = 0  # of the largest tier that the prompt was too long for
 
     def run(self) -> Plan[Reply]:
@@ -84,28 +86,35 @@ class Route:
     def _until_answered(self) -> Plan[Reply]:
         """Go through the tiers until one answers, waiting in between as long as the request may wait."""
         retries, patience, forced = self._router.retries, self._router.patience, False
+        round_ = 0
         while True:
+            before = len(self._errors)
             reply = yield from self._through_tiers(forced)
             if reply is not None:
                 return reply
-            wait = self._wait(self._router.retries - retries)
-            if self._errors and (wait > patience or not retries or not self._left()):
+            failed = len(self._errors) > before  # else all rest, and nobody was asked
+            counts = failed and set(self._kinds[before:]) != {"rate_limit"}  # those cost nothing but time
+            wait = self._wait(round_)
+            if failed and (wait > patience or not self._left() or (counts and not retries)):
                 raise self._failure()
             if wait > patience:
                 forced, wait = True, 0.0  # before a call is lost, those are asked that should be left alone
-            retries -= bool(self._errors)
+            retries -= counts
             patience -= wait
+            round_ += 1
             yield self._router.pause(wait)
 
     def _through_tiers(self, forced: bool) -> Plan[Reply | None]:
         """Ask one tier after the other; None where all failed in passing."""
-        for index in self._left():
+        for index in self._decision.hops:
             if self._draft is not None and index < self._decision.first:
                 break
-            tier = self._decision.tiers[index]
+            if index not in self._left() or self._passed_over(index):
+                continue
             held = self._judges(index)
             try:
-                reply = yield from self._ask(tier, shown=not held, forced=forced)
+                reply = yield from self._ask(self._decision.tiers[index], shown=not held, forced=forced)
+                good = reply is None or not held or (yield from self._stands(index, reply))
             except Exception:
                 if self._draft is not None:
                     return self._draft_after_all()
@@ -113,13 +122,8 @@ class Route:
             except BaseException:  # cut or cancelled: nobody gets the drafts
                 self._tell(*self._escalations)
                 raise
-            if reply is None:
-                continue
-            fault = (yield from self._shortfall(index, reply)) if held else None
-            self._note_draft(index, reply, fault) if held else None
-            if fault is None:
+            if reply is not None and good:
                 return (yield from self._accepted(index, reply))
-            self._set_aside(tier, fault, reply)
         return self._draft_after_all() if self._draft is not None else None
 
     def _ask(self, tier: Tier, *, shown: bool, forced: bool) -> Plan[Reply | None]:
@@ -150,7 +154,7 @@ class Route:
     def _begin(self, place: Place) -> Attempt:
         """Note who is asked next, and tell what that is in place of."""
         name = place.tier.name
-        if self._failed is not None:
+        if self._failed is not None and self._failed.key != place.key:
             to = name if name != self._failed.tier.name else f"{name}/{place.key[1]}"
             self._tell(
                 FellBack(
@@ -161,7 +165,7 @@ class Route:
                     scope=self._request.scope,
                 )
             )
-            self._failed = None
+        self._failed = None
         if self._escalations and not self._escalations[-1].to:
             self._escalations[-1] = replace(self._escalations[-1], to=name)
         attempt = Attempt(name, place.key[1], place.tier.model_name)
@@ -180,7 +184,7 @@ class Route:
         if fault.kind == "fatal":
             raise error
         self._errors.append(error)
-        self._kinds.add(fault.kind)
+        self._kinds.append(fault.kind)
         self._failed = place
         if fault.kind == "too_long":
             self._window = max(
@@ -194,8 +198,10 @@ class Route:
         attempt.outcome = f"cut: {type(cause).__name__}"
         if isinstance(cause, Exception):
             self._router.health.failed(place, self._fault(cause))
+        elif isinstance(error, Cut):
+            self._router.health.succeeded(place)
         else:
-            self._router.health.succeeded(place, None)
+            self._router.health.released(place)
 
     def _left(self) -> list[int]:
         """Return the tiers that may still answer: after a prompt was too long, only those with a larger window."""
@@ -205,9 +211,37 @@ class Route:
         return [index for index, window in windows.items() if window is not None and window > self._window]
 
     def _judges(self, index: int) -> bool:
-        """Tell whether an answer is judged before anybody sees it: where a stronger tier could give a better one."""
-        policy = self._decision.policy
-        return policy.escalate and not self._errors and any(other > index for other in self._decision.hops)
+        """Tell whether an answer is judged before anybody sees it: where asking a stronger tier then may pay."""
+        decision = self._decision
+        return decision.policy.escalate and not self._errors and index >= decision.first and self._pays(index)
+
+    def _pays(self, index: int) -> bool:
+        stronger = self._stronger(index)
+        names = self._decision.tiers[index].name, "" if stronger is None else stronger.name
+        return stronger is not None and self._router.guards[self._decision.arm].allows(*names)
+
+    def _stronger(self, index: int) -> Tier | None:
+        decision = self._decision
+        return next((decision.tiers[other] for other in decision.hops if other > index), None)
+
+    def _passed_over(self, index: int) -> bool:
+        """Tell whether a tier between a draft and the strongest is left out: it has answered, or its drafts lose."""
+        between = self._draft is not None and self._stronger(index) is not None
+        return between and (index in self._compared_with or not self._pays(index))
+
+    def _stands(self, index: int, draft: Reply) -> Plan[bool]:
+        """Judge a draft, and set it aside where it falls short or nobody waits for the judgement."""
+        first = len(self._attempts) - 1
+        tier, attempt = self._decision.tiers[index], self._attempts[first]
+        try:
+            fault = yield from self._shortfall(index, draft)
+        except BaseException:
+            self._set_aside(tier, attempt, "not judged to the end", draft)
+            raise
+        self._note_draft(index, draft, self._attempts[first:], escalated=fault is not None)
+        if fault is not None:
+            self._set_aside(tier, attempt, fault, draft)
+        return fault is None
 
     def _shortfall(self, index: int, reply: Reply) -> Plan[str | None]:
         """Say why an answer will not do, or None: by its visible faults, its scorer, and a second opinion."""
@@ -220,7 +254,7 @@ class Route:
 
     def _doubt(self, reply: Reply) -> Plan[str | None]:
         """Say that an answer looks wrong; a scorer that fails says nothing."""
-        policy = self._decision.policy
+        policy, moved = self._decision.policy, self._router.learning.moved(self._decision.arm)
         if policy.answer_scorer is None or reply.calls_tools:
             return None
         try:
@@ -228,37 +262,48 @@ class Route:
         except Exception as error:  # noqa: BLE001 - a scorer must not cost the user the call
             self._tell_failed(error)
             return None
-        return None if wrong is None or wrong < policy.answer_threshold else f"the answer looks wrong ({wrong:.0%})"
+        good = wrong is None or wrong < policy.answer_threshold + moved
+        return None if good else f"the answer looks wrong ({wrong:.0%})"
 
     def _disagreement(self, index: int, reply: Reply) -> Plan[str | None]:
         """Say that another cheap tier answers otherwise; one that cannot be asked says nothing."""
         decision, name = self._decision, self._decision.policy.second_opinion
         other = named(decision.tiers, name, "second_opinion") if name is not None else index
-        if other == index or other not in decision.hops or reply.calls_tools:
+        decidable = other in decision.hops and max(decision.hops) > max(index, other)
+        if other == index or not decidable or reply.calls_tools:
             return None
-        errors = len(self._errors)
-        try:
-            second = yield from self._ask(decision.tiers[other], shown=False, forced=False)
-        except Exception as error:  # noqa: BLE001 - an answer is at hand
-            self._tell_failed(error)
-            return None
+        second = yield from self._ask_beside(other)
         if second is None:
-            del self._errors[errors:]
-            self._failed = None
             return None
         agrees = agreement(reply.text, second.text)
+        self._compared_with.add(other)
         self._attempts[-1].outcome = "compared"
         self._compared(second, decision.tiers[other].name, agrees)
         return f"{decision.tiers[other].name} answers otherwise" if agrees is False else None
 
-    def _note_draft(self, index: int, reply: Reply, fault: str | None) -> None:
-        """Have the guard count what a draft cost, and what the stronger tier's answer costs in its place."""
+    def _ask_beside(self, index: int) -> Plan[Reply | None]:
+        """Return another tier's answer to compare with the one at hand, None where it fails: an event tells of that."""
+        before, window, reply = len(self._errors), self._window, None
+        try:
+            reply = yield from self._ask(self._decision.tiers[index], shown=False, forced=False)
+        except Exception as error:  # noqa: BLE001 - an answer is at hand
+            self._errors.append(error)
+        for each in self._errors[before:]:
+            self._tell_failed(each)
+        self._errors, self._kinds = self._errors[:before], self._kinds[:before]
+        self._window, self._failed = window, None
+        return reply
+
+    def _note_draft(self, index: int, reply: Reply, attempts: Sequence[Attempt], *, escalated: bool) -> None:
+        """Have the guard count what a draft and its second opinion cost, and what asking the stronger tier would."""
         decision = self._decision
-        stronger = next(decision.tiers[other] for other in decision.hops if other > index)
-        price = self._price(stronger, reply.usage) if reply.usage is not None else None
+        above = [other for other in decision.hops if other > index]
+        takes_over = next(other for other in above if other not in self._compared_with)
+        price = self._price(decision.tiers[takes_over], reply.usage) if reply.usage is not None else None
         if reply.cost is not None and price is not None:
-            draft = Draft(reply.cost, price, fault is not None)
-            self._router.guards[decision.arm].note(decision.tiers[index].name, stronger.name, draft)
+            cost = sum(pico(attempt.cost) for attempt in attempts if attempt.cost is not None)
+            names = decision.tiers[index].name, decision.tiers[above[0]].name
+            self._router.guards[decision.arm].note(*names, Draft(cost, price, escalated))
 
     def _price(self, tier: Tier, usage: Usage) -> int | None:
         now, tenant = self._router.clock(), self._request.scope.tenant
@@ -274,10 +319,10 @@ class Route:
         now, scope = self._router.clock(), self._request.scope
         self._tell(ComponentFailed(time=now, component="router", error=text, scope=scope))
 
-    def _set_aside(self, tier: Tier, fault: str, reply: Reply) -> None:
+    def _set_aside(self, tier: Tier, attempt: Attempt, fault: str, reply: Reply) -> None:
         """Keep an answer in case that nothing better comes."""
         self._draft = reply
-        self._attempts[-1].outcome = f"escalated: {fault}"
+        attempt.outcome = f"escalated: {fault}"
         self._escalations.append(
             Escalated(
                 time=self._router.clock(),
@@ -295,24 +340,25 @@ class Route:
         self._tell(*self._escalations[:-1])
         draft: Reply = self._draft  # type: ignore[assignment]
         tier = self._escalations[-1].tier
-        self._learn(tier, draft)
+        self._note_answer(tier, draft)
         return replace(draft, degraded=True, routing=self._trace(tier))
 
     def _accepted(self, index: int, reply: Reply) -> Plan[Reply]:
         """Return the answer, and have what is to be learnt of it learnt."""
         self._tell(*self._escalations)
-        tier = self._decision.tiers[index]
+        tier = self._decision.tiers[index].name
         if len(self._decision.tiers) > 1:
-            served = Served(tier.name, self._router.clock(), reply.usage or Usage())
-            self._router.conversations.remember(self._request, served)
-            self._learn(tier.name, reply)
-            if self._in_shadow(index, reply):
-                yield Step(partial(in_background, partial(self._ask_in_shadow, reply)))
-        weaker = bool(self._errors) and index < self._decision.first
-        return replace(reply, degraded=weaker, routing=self._trace(tier.name))
+            self._note_answer(tier, reply)
+        answer = replace(reply, degraded=index < self._decision.first, routing=self._trace(tier))
+        if self._in_shadow(index, reply):
+            yield Step(partial(in_background, partial(self._ask_in_shadow, reply)))
+        return answer
 
-    def _learn(self, tier: str, reply: Reply) -> None:
+    def _note_answer(self, tier: str, reply: Reply) -> None:
+        """Remember who answered, for the turns and the feedback to come."""
         costs = [attempt.cost for attempt in self._attempts]
+        served = Served(tier, self._router.clock(), reply.usage or Usage())
+        self._router.conversations.remember(self._request, served, reply)
         self._router.learning.note(
             self._decision.arm,
             (self._id, reply.call_id, self._request.run_id),
@@ -331,9 +377,10 @@ class Route:
     def _ask_in_shadow(self, given: Reply) -> None:
         """Ask the strongest tier behind the user's back, in a thread of its own."""
         try:
-            tier = self._decision.tiers[-1]
-            strongest: Reply = drive(self._paid(self._router.health.places(tier)[0].tier, shown=False))
-            self._compared(strongest, tier.name, None)
+            strongest = drive(self._ask_beside(len(self._decision.tiers) - 1))
+            if strongest is None:
+                return
+            self._compared(strongest, self._decision.tiers[-1].name, None)
             self._router.shadow.keep(self._request, task(self._request), given, strongest)  # type: ignore[union-attr]
         except Exception as error:  # noqa: BLE001 - nobody waits for it
             self._tell_failed(error)
@@ -361,12 +408,12 @@ class Route:
         """Return the seconds until it is worth to ask again."""
         ready = self._router.health.ready_in([self._decision.tiers[index] for index in self._left()])
         backoff: float = _FIRST_BACKOFF * 2**round_ * (1 + self._router.draw()) / 2
-        return max(ready, backoff)
+        return max(ready + self._router.draw() * _SPREAD if ready else 0.0, backoff)
 
     def _failure(self) -> Exception:
         """Return the one error that says it all, or all of them."""
         places = {(attempt.tier, attempt.deployment) for attempt in self._attempts}
-        if len(places) == 1 or self._kinds == {"too_long"}:
+        if len(places) == 1 or set(self._kinds) == {"too_long"}:
             return self._errors[-1]
         return NoTierAnswered("every tier failed", self._errors)
 

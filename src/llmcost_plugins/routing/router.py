@@ -1,6 +1,7 @@
 """Ask the cheapest tier that should do, a stronger one if it did not, another one if it failed."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -17,13 +18,15 @@ from llmcost_plugins.routing.conversations import Conversations, cheaper_to_stay
 from llmcost_plugins.routing.decision import Decision, lifted, named, order, refuse
 from llmcost_plugins.routing.economics import Guard
 from llmcost_plugins.routing.eligibility import Needs, needs_of, unfit, worst_case
+from llmcost_plugins.routing.fitting import LearnedPolicy, learn_policy
 from llmcost_plugins.routing.health import Health, places_of
 from llmcost_plugins.routing.learning import Learning, RouterReport, arm_of
 from llmcost_plugins.routing.policy import RoutingPolicy
+from llmcost_plugins.routing.records import Record
 from llmcost_plugins.routing.rules import Choice, difficulty
 from llmcost_plugins.routing.scoring import AnswerScorer, Scorer, ask_scorer
 from llmcost_plugins.routing.shadow import Shadow
-from llmcost_plugins.types import Fault, Overrides, Reply, Request, Scope, Tier
+from llmcost_plugins.types import Fault, Reply, Request, Tier
 
 Goal: TypeAlias = Literal["cost", "latency", "balanced"]
 
@@ -64,7 +67,7 @@ class Router:
             this process, or the one with the best product of both.
         sticky: Weigh the provider's prompt cache when a conversation would change tiers.
         output_reserve: Tokens kept free for the answer where the request sets no limit.
-        retries: How often all tiers are tried again after all have failed in passing.
+        retries: How often all tiers are tried again after all have failed in passing; rate limits do not count.
         patience: Seconds that one request may wait in all before it is tried again.
         deadline: Seconds that a scorer may take before the rules decide.
         clock: Seconds since the epoch.
@@ -107,7 +110,7 @@ class Router:
         if split and (policy or settings):
             raise ConfigurationError("`split` holds whole policies; pass no other policy beside it")
         self.tiers = _checked(tiers, self.policies.values())
-        if not 0 < max_bad < 1:
+        if not (isinstance(max_bad, int | float) and 0 < max_bad < 1):
             raise ConfigurationError(f"`max_bad` is {max_bad!r}; expected a share such as 0.05")
         _check(optimise=optimise, output_reserve=output_reserve, retries=retries, patience=patience, deadline=deadline)
         self.retries = retries
@@ -151,10 +154,12 @@ class Router:
         policies = [[arm, *policy.describe()] for arm, policy in self.policies.items()]
         return [[tier.name for tier in self.tiers], policies, self._optimise]
 
-    def variant(self, scope: Scope, overrides: Overrides) -> str:
+    def variant(self, request: Request) -> str:
         """Return what of one request changes who may answer it, in a few words; "" where nothing does."""
-        open_to = [tier.name for tier in self.tiers if tier.user_tiers is None or scope.user_tier in tier.user_tiers]
+        user_tier, overrides = request.scope.user_tier, request.overrides
+        open_to = [tier.name for tier in self.tiers if tier.user_tiers is None or user_tier in tier.user_tiers]
         parts = [] if len(open_to) == len(self.tiers) else [f"open: {open_to}"]
+        parts += [] if len(self.policies) == 1 else [f"arm: {self._arm(request)}"]
         parts += [f"{name}: {value}" for name, value in overrides._asdict().items() if value is not None]
         return "; ".join(parts)
 
@@ -169,6 +174,21 @@ class Router:
             False where the answer is not among the newest 10,000 of this process.
         """
         return self.learning.feedback(name, good=good)
+
+    def fit(
+        self,
+        records: Sequence[Record],
+        *,
+        quality: float | None = None,
+        budget: float | None = None,
+        prices: PriceBook | None = None,
+    ) -> LearnedPolicy:
+        """Learn how to divide requests between the weakest and the strongest tier; see `learn_policy`.
+
+        Nothing changes here: `Router(tiers, policy=learned.policy)` uses what was learned.
+        """
+        ends = self.tiers[0], self.tiers[-1]
+        return learn_policy(records, *ends, prices or default_prices(), at=self.clock(), quality=quality, budget=budget)
 
     def report(self) -> RouterReport:
         """Return what came of the requests so far: shares, escalations, costs and feedback, for each arm of a split."""
@@ -266,7 +286,7 @@ class Router:
         weighing = policy if asked is None else replace(policy, threshold=asked)
         wanted = lifted(weighing.tier_for(choice.difficulty, len(self.tiers), moved), eligible)
         best = self._best(needs, wanted, eligible, prices)
-        held = self._held(needs, wanted, eligible, prices) or self._guarded(best, arm, eligible)
+        held = self._held(needs, best, eligible, prices) or self._guarded(best, arm, eligible)
         index, reason = held or (best, choice.reason)
         return Decision(
             self.tiers,
@@ -282,12 +302,14 @@ class Router:
         )
 
     def _guarded(self, index: int, arm: str, eligible: Sequence[int]) -> tuple[int, str] | None:
-        """Return the next stronger tier, and why, where drafts of the one wanted do not pay."""
-        stronger = next((other for other in eligible if other > index), None)
-        if stronger is None or not self.policies[arm].escalate:
+        """Return the next tier whose drafts pay, and why, where those of the one wanted do not."""
+        if not self.policies[arm].escalate:
             return None
-        allowed = self.guards[arm].allows(self.tiers[index].name, self.tiers[stronger].name)
-        return None if allowed else (stronger, "drafts of the weaker tier cost more than they save")
+        up = [other for other in eligible if other >= index]
+        names = [self.tiers[other].name for other in up]
+        pays = (weak for weak, *pair in zip(up, names, names[1:], strict=False) if self.guards[arm].allows(*pair))
+        first = next(pays, up[-1])
+        return None if first == index else (first, "drafts of the weaker tier cost more than they save")
 
     def _held(self, needs: Needs, wanted: int, eligible: Sequence[int], prices: PriceBook) -> tuple[int, str] | None:
         """Return the tier that the conversation stays with, and why, if it should not change."""
@@ -296,14 +318,14 @@ class Router:
         if served is None or served.tier not in names:
             return None
         current = names.index(served.tier)
-        if current not in eligible or current == wanted:
+        if current not in eligible:
             return None
         if in_tool_loop(needs.request):
             return current, "its tools are under way"
-        if not self._sticky or current < wanted:
+        if not self._sticky or current <= wanted:
             return None
-        tokens = needs.tokens(self.tiers[current].model_name)
-        stays = cheaper_to_stay(self.tiers[current], self.tiers[wanted], served, tokens, prices, self.clock())
+        tokens, tenant = needs.tokens(self.tiers[current].model_name), needs.request.scope.tenant
+        stays = cheaper_to_stay(self.tiers[current], self.tiers[wanted], served, tokens, prices, self.clock(), tenant)
         return (current, "its prompt cache is worth more than the cheaper tier") if stays else None
 
     def _best(self, needs: Needs, wanted: int, eligible: Sequence[int], prices: PriceBook) -> int:
@@ -312,10 +334,11 @@ class Router:
             return wanted
 
         def drawback(index: int) -> float:
-            tier = self.tiers[index]
-            seconds = self.health.seconds(tier) or 0.0
-            cost = worst_case(tier, needs, prices, self.clock()) if self._optimise == "balanced" else 1
-            return seconds * (cost or 1)
+            seconds = self.health.seconds(self.tiers[index])
+            if seconds is None or self._optimise == "latency":
+                return seconds or 0.0
+            cost = worst_case(self.tiers[index], needs, prices, self.clock())
+            return math.inf if cost is None else seconds * cost
 
         return min((index for index in eligible if index >= wanted), key=drawback, default=wanted)
 
@@ -330,6 +353,9 @@ def _policy(policy: RoutingPolicy | None, settings: dict[str, Any]) -> RoutingPo
 def _checked(tiers: Sequence[Tier], policies: Collection[RoutingPolicy]) -> tuple[Tier, ...]:
     if not tiers:
         raise ConfigurationError("`tiers` is empty; pass at least one model")
+    for tier in tiers:
+        if not isinstance(tier, Tier):
+            raise ConfigurationError(f"`tiers` holds {tier!r}; expected such as Tier('small', model)")
     _check_names("tiers", [tier.name for tier in tiers])
     for tier in tiers:
         _check_names(f"deployments of {tier.name!r}", [place.key[1] for place in places_of(tier)])
@@ -343,8 +369,10 @@ def _check_policy(policy: RoutingPolicy, tiers: Sequence[Tier]) -> None:
         raise ConfigurationError(
             f"`threshold` has {len(policy.steps)} steps for {len(tiers)} tiers; pass one number, or {len(tiers) - 1}"
         )
-    if policy.second_opinion is not None:
-        named(tiers, policy.second_opinion, "second_opinion")
+    if policy.second_opinion is not None and named(tiers, policy.second_opinion, "second_opinion") == len(tiers) - 1:
+        raise ConfigurationError(
+            f"`second_opinion` is {policy.second_opinion!r}, the strongest tier; name one that it can decide for"
+        )
 
 
 def _check_names(what: str, names: Collection[str]) -> None:
@@ -356,8 +384,10 @@ def _check(*, optimise: str, **numbers: float) -> None:
     if optimise not in ("cost", "latency", "balanced"):
         raise ConfigurationError(f"`optimise` is {optimise!r}; expected 'cost', 'latency' or 'balanced'")
     for name, value in numbers.items():
-        if not value >= 0:
+        if not (isinstance(value, int | float) and value >= 0):
             raise ConfigurationError(f"`{name}` is {value!r}; expected 0 or more")
+    if numbers["retries"] % 1:
+        raise ConfigurationError(f"`retries` is {numbers['retries']!r}; expected a whole number")
 
 
 def _pause(seconds: float) -> Step[None]:

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import Any, TypeAlias
 
 from llmcost_plugins.plan import Plan, do
@@ -36,8 +38,7 @@ def ask_scorer(scorer: Scorer, request: Request, deadline: float) -> Plan[Choice
         return None
     if not isinstance(said, Choice):
         return Choice(_share(said), "the scorer says so")
-    _share(said.difficulty)
-    return said
+    return replace(said, difficulty=_share(said.difficulty))
 
 
 def ask_answer_scorer(scorer: AnswerScorer, request: Request, reply: Reply, deadline: float) -> Plan[float | None]:
@@ -81,7 +82,7 @@ def _ask(judge: Callable[..., Any], given: tuple[Any, ...], deadline: float) -> 
 
 
 def _share(said: object) -> float:
-    if isinstance(said, bool) or not isinstance(said, float | int) or not 0 <= said <= 1:
+    if isinstance(said, bool) or not isinstance(said, Real) or not 0 <= float(said) <= 1:
         raise ValueError(f"the scorer returned {said!r}; expected a number from 0 to 1, or None for no opinion")
     return float(said)
 
