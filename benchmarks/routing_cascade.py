@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.harness import options, p50_us, report
 from benchmarks.routing_data import Row, pair_rows
 from llmcost_plugins.routing.answers import fit_answers
-from llmcost_plugins.routing.economics import choose_threshold, urgency
+from llmcost_plugins.routing.economics import urgency
+from llmcost_plugins.routing.thresholds import choose_threshold
 from llmcost_plugins.routing.validators import shortcoming
 from llmcost_plugins.types import Reply, Request
 

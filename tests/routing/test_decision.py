@@ -12,8 +12,8 @@ from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.plan import Plan, Step, drive
 from llmcost_plugins.routing import Choice, Decision, Router, RoutingPolicy, Shadow
 from llmcost_plugins.routing.decision import lifted, named, order
-from llmcost_plugins.routing.economics import Chosen
 from llmcost_plugins.routing.health import places_of
+from llmcost_plugins.routing.thresholds import Chosen
 from llmcost_plugins.types import Fault, Overrides, Reply, Request, Tier, Usage
 
 NANO, MINI, LARGE = (

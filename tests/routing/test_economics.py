@@ -12,16 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.routing.economics import (
-    Chosen,
-    Draft,
-    Guard,
-    UrgencyScorer,
-    break_even,
-    choose_threshold,
-    interval,
-    urgency,
-)
+from llmcost_plugins.routing.economics import UrgencyScorer, break_even, interval, urgency
+from llmcost_plugins.routing.guard import Draft, Guard
+from llmcost_plugins.routing.thresholds import Chosen, choose_threshold
 from llmcost_plugins.types import Reply, Request
 
 PAIR = ("small", "large")

@@ -14,17 +14,17 @@ from llmcost_plugins.routing.validators import shortcoming
 
 if TYPE_CHECKING:
     from llmcost_plugins.routing.answers import by_surprise, fit_answers
-    from llmcost_plugins.routing.economics import choose_threshold
     from llmcost_plugins.routing.fitting import learn_policy, load_policy
     from llmcost_plugins.routing.gain import GainScorer
     from llmcost_plugins.routing.records import Record, read_records, write_records
+    from llmcost_plugins.routing.thresholds import choose_threshold
     from llmcost_plugins.routing.training import fit
 
 _LEARNING = {
     "GainScorer": "gain",
     "Record": "records",
     "by_surprise": "answers",
-    "choose_threshold": "economics",
+    "choose_threshold": "thresholds",
     "fit": "training",
     "fit_answers": "answers",
     "learn_policy": "fitting",

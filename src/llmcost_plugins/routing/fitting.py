@@ -12,10 +12,11 @@ import numpy as np
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.pricing import PriceBook
 from llmcost_plugins.routing.answers import AnswerFit, LearnedAnswerScorer, fit_answers
-from llmcost_plugins.routing.economics import Chosen, Floats, UrgencyScorer, choose_threshold
+from llmcost_plugins.routing.economics import UrgencyScorer
 from llmcost_plugins.routing.policy import RoutingPolicy
 from llmcost_plugins.routing.records import Record
 from llmcost_plugins.routing.rules import Choice
+from llmcost_plugins.routing.thresholds import Chosen, Floats, choose_threshold
 from llmcost_plugins.routing.training import Fitted, fit
 from llmcost_plugins.routing.validators import shortcoming
 from llmcost_plugins.tokens import count_messages, count_text

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from llmcost_plugins.forks import after_fork
 from llmcost_plugins.pricing import usd
-from llmcost_plugins.routing.economics import CascadeReport
+from llmcost_plugins.routing.guard import CascadeReport
 
 _KEPT = 30_000  # names: an answer has three at most
 _STEP = 0.02  # how far one bad answer moves a threshold, at most

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.routing.economics import Chosen
 from llmcost_plugins.routing.gain import shipped_scorer
 from llmcost_plugins.routing.scoring import AnswerScorer, Scorer
+from llmcost_plugins.routing.thresholds import Chosen
 
 
 @dataclass(frozen=True, slots=True)

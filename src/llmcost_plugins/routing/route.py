@@ -12,7 +12,7 @@ from llmcost_plugins.pricing import PriceBook, pico, usd
 from llmcost_plugins.routing.answers import agreement
 from llmcost_plugins.routing.conversations import Served
 from llmcost_plugins.routing.decision import Decision, named
-from llmcost_plugins.routing.economics import Draft
+from llmcost_plugins.routing.guard import Draft
 from llmcost_plugins.routing.health import Place
 from llmcost_plugins.routing.scoring import ask_answer_scorer, in_background
 from llmcost_plugins.routing.validators import shortcoming, task

@@ -16,9 +16,9 @@ from llmcost_plugins.plan import Plan, Step
 from llmcost_plugins.pricing import PriceBook, default_prices
 from llmcost_plugins.routing.conversations import Conversations, cheaper_to_stay, conversation_of, in_tool_loop
 from llmcost_plugins.routing.decision import Decision, lifted, named, order, refuse
-from llmcost_plugins.routing.economics import Guard
 from llmcost_plugins.routing.eligibility import Needs, needs_of, unfit, worst_case
 from llmcost_plugins.routing.fitting import LearnedPolicy, learn_policy
+from llmcost_plugins.routing.guard import Guard
 from llmcost_plugins.routing.health import Health, places_of
 from llmcost_plugins.routing.learning import Learning, RouterReport, arm_of
 from llmcost_plugins.routing.policy import RoutingPolicy
