@@ -7,6 +7,7 @@ from llmcost_plugins.scope import scope  # not lazily: the module of that name w
 
 if TYPE_CHECKING:
     from llmcost_plugins.cache import Cache
+    from llmcost_plugins.compression import Compressor
     from llmcost_plugins.embeddings import LocalEmbedder
     from llmcost_plugins.langchain import track
     from llmcost_plugins.ledger import Ledger
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cache": "cache",
+    "Compressor": "compression",
     "Deployment": "types",
     "Ledger": "ledger",
     "LocalEmbedder": "embeddings",
@@ -32,6 +34,7 @@ _HOMES = {
 
 __all__ = [
     "Cache",
+    "Compressor",
     "Deployment",
     "Ledger",
     "LocalEmbedder",

@@ -152,8 +152,39 @@ class ComponentFailed:
     scope: Scope = Scope()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """Retrieved passages were made shorter for a question, or passed through: `reason` says why, "" if all went well.
+
+    Tokens are the target model's, `estimated` where its tokenizer is not at hand. `requested` and `reached` say how
+    many times shorter; `requested` is None where nothing was asked for. `cost` is its own, in pico-USD.
+    """
+
+    time: float
+    tokens_before: int
+    tokens_after: int
+    scorer: str
+    reason: str = ""
+    requested: float | None = None
+    reached: float = 1.0
+    seconds: float = 0.0
+    cost: int = 0
+    estimated: bool = False
+    over_budget: bool = False
+    scope: Scope = Scope()
+
+
 Event: TypeAlias = (
-    CallFinished | CacheHit | CacheMissed | Routed | Refused | Escalated | Compared | FellBack | ComponentFailed
+    CallFinished
+    | CacheHit
+    | CacheMissed
+    | Routed
+    | Refused
+    | Escalated
+    | Compared
+    | FellBack
+    | ComponentFailed
+    | Compressed
 )
 Sink: TypeAlias = Callable[[Event], None]
 

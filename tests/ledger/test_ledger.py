@@ -22,6 +22,7 @@ from llmcost_plugins.events import (
     CacheMissed,
     CallFinished,
     ComponentFailed,
+    Compressed,
     Escalated,
     Event,
     FellBack,
@@ -897,3 +898,12 @@ def test_the_order_of_events_makes_no_difference(steps: list[tuple[str, Scope, i
     events, expected = naive(steps)
     shuffled: Iterable[Event] = rnd.sample(events, len(events))
     assert totals_of(*shuffled) == expected
+
+
+def test_what_compressors_leave_out_is_counted() -> None:
+    ledger = Ledger()
+    for before, after in ((400, 100), (50, 50)):
+        ledger.record(Compressed(time=1.0, tokens_before=before, tokens_after=after, scorer="bm25"))
+    totals = ledger.totals()
+    assert (totals.compressions, totals.tokens_left_out) == (1, 300)
+    assert "1 contexts, 300 tokens out" in str(ledger)

@@ -106,6 +106,7 @@ class Summary:
             (("  vetoed", by_name(sums.vetoes)), len(sums.vetoes)),
             (("  by routing", money(sums.routing_saved)), sums.routing_saved),
             (("escalated", escalated), sums.escalations),
+            (("compressed", f"{sums.compressions:,} contexts, {sums.tokens_left_out:,} tokens out"), sums.compressions),
             (("provider prompt cache", money(sums.provider_cache_saved)), sums.provider_cache_saved),
             (("per answer", f"${self.cost_per_answer:.6f}"), sums.cost),
             (("shares", ", ".join(f"{k} {percent(v)}" for k, v in shares.items())), sums.cost),

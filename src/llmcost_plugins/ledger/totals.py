@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
-from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Escalated, Event
+from llmcost_plugins.events import CacheHit, CacheMissed, CallFinished, ComponentFailed, Compressed, Escalated, Event
 from llmcost_plugins.pricing import Cost
 from llmcost_plugins.types import Scope
 
@@ -29,6 +29,7 @@ class Totals:
     `requests` counts what was asked once, however many calls it took; `calls` counts model calls, `paid` those that
     were billed. `answered` are the calls whose answer was used. `hits_by_tier` parts `hits`, `misses_by_reason` parts
     `misses`, and `vetoes` counts the misses that a veto was the reason of; beyond 32 names they count `(other)`.
+    `tokens_left_out` are those that compressors of retrieved passages left out, as the target model counts them.
     """
 
     requests: int = 0
@@ -48,6 +49,8 @@ class Totals:
     escalations: int = 0
     fallbacks: int = 0
     component_failures: int = 0
+    compressions: int = 0
+    tokens_left_out: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -122,6 +125,9 @@ class Totals:
             self._add_miss(event)
         self.escalations += isinstance(event, Escalated)
         self.component_failures += isinstance(event, ComponentFailed)
+        if isinstance(event, Compressed):
+            self.compressions += event.tokens_after < event.tokens_before
+            self.tokens_left_out += event.tokens_before - event.tokens_after
 
     def _add_miss(self, missed: CacheMissed) -> None:
         self.misses += 1

@@ -10,8 +10,16 @@ except ModuleNotFoundError as error:
     raise MissingExtra("llama-index-core", "llamaindex") from error
 
 from llmcost_plugins.ledger import track
+from llmcost_plugins.llamaindex.compression import CompressingRetriever, ContextCompressorPostprocessor
 from llmcost_plugins.llamaindex.embedding import LocalEmbedding
 from llmcost_plugins.llamaindex.llm import CostAwareLLM
 from llmcost_plugins.scope import scope
 
-__all__ = ["CostAwareLLM", "LocalEmbedding", "scope", "track"]
+__all__ = [
+    "CompressingRetriever",
+    "ContextCompressorPostprocessor",
+    "CostAwareLLM",
+    "LocalEmbedding",
+    "scope",
+    "track",
+]

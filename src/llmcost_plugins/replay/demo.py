@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcost_plugins.cache import Cache
+from llmcost_plugins.compression import Compressor
 from llmcost_plugins.errors import MissingExtra, RequestFailed
 from llmcost_plugins.events import CacheMissed, Event, listening
 from llmcost_plugins.ledger import Ledger, Summary
 from llmcost_plugins.ledger.summary import percentile
 from llmcost_plugins.plan import drive
 from llmcost_plugins.pricing import PriceBook, default_prices
+from llmcost_plugins.replay.context import Compression, Reader
 from llmcost_plugins.replay.traffic import Row, Traffic
 from llmcost_plugins.scope import scope
 from llmcost_plugins.stores import Memory
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _UNKNOWN_ANSWER_TOKENS = 200
 _ANSWER_WORDS = 45
 _PAGE = 500
+_RATIO = 2.0  # for prompts of a few passages; of twenty, four are left without loss
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,7 +74,8 @@ class Outcome:
 class Run:
     """One pass through the traffic. `served` is what the provider counted, None where it is not ours.
 
-    `misses` say of each request that the cache did not answer why that is.
+    `misses` say of each request that the cache did not answer why that is, `compression` what became of retrieved
+    passages.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Run:
     outcomes: tuple[Outcome, ...]
     served: Any = None
     misses: tuple[CacheMissed, ...] = ()
+    compression: Compression | None = None
 
     @property
     def wrong_hits(self) -> list[Outcome]:
@@ -173,7 +178,8 @@ def run_demo(
         strong, weak = (_client(model, url, endpoint) for model in (endpoint.strong, endpoint.weak))
         layers = _layers(weak, strong, Cache(store, clock=desk.clock))
         plain = _pass("plain", traffic, desk, lambda _: strong, _Judge(store), provider, progress)
-        layered = _pass("with layers", traffic, desk, layers, _Judge(store), provider, progress)
+        reader = Reader(Compressor(ratio=_RATIO, model=endpoint.strong))
+        layered = _pass("with layers", traffic, desk, layers, _Judge(store), provider, progress, reader)
     return Demo(traffic, endpoint, plain, layered)
 
 
@@ -225,6 +231,7 @@ def _pass(
     judge: "_Judge",
     provider: FakeProvider | None,
     progress: Progress | None,
+    reader: Reader | None = None,
 ) -> Run:
     from llmcost_plugins.langchain import CostCallbackHandler
 
@@ -245,7 +252,8 @@ def _pass(
         started = time.perf_counter()
         try:
             with scope(tenant=row.tenant, user=row.user, feature=row.feature), listening(note):
-                reply = chat.invoke([dict(message) for message in row.messages], {"callbacks": [handler]})
+                messages = row.messages if reader is None else reader.messages(row)
+                reply = chat.invoke([dict(message) for message in messages], {"callbacks": [handler]})
         except Exception as error:
             raise RequestFailed(f"request {row.id!r} ({number} of {len(traffic.rows)}) failed: {error}") from error
         seconds = time.perf_counter() - started
@@ -253,7 +261,8 @@ def _pass(
         if progress is not None:
             progress(name, number, len(traffic.rows))
     served = provider.billed() if provider is not None else None
-    return Run(name, ledger.summary(), tuple(outcomes), served, tuple(misses))
+    done = reader.done if reader is not None and reader.done.prompts else None
+    return Run(name, ledger.summary(), tuple(outcomes), served, tuple(misses), done)
 
 
 class _Judge:

@@ -13,6 +13,7 @@ from llmcost_plugins import __version__
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.ledger.summary import by_name, dollars, money, percent
 from llmcost_plugins.pricing import usd
+from llmcost_plugins.replay.context import Compression
 from llmcost_plugins.replay.demo import Demo, Outcome, Run
 from llmcost_plugins.replay.traffic import Row
 
@@ -56,12 +57,13 @@ def table_rows(demo: Demo) -> list[tuple[str, str, str]]:
         (f"answered by {tier}", percent(_share(plain, tier)), percent(_share(layered, tier)))
         for tier in _tiers(layered)
     ]
+    read = [(name, "", of(layered.compression)) for name, of in _READING if layered.compression is not None]
     routed = [
         (f"{tier}: answered, escalated, saved", _routed(plain, tier), _routed(layered, tier))
         for tier in layered.summary.by_tier
         if tier not in ("", "cache")
     ]
-    return [*rows, *tiers, *routed]
+    return [*rows, *read, *tiers, *routed]
 
 
 def _routed(run: Run, tier: str) -> str:
@@ -205,6 +207,10 @@ _FIGURES: tuple[Figure, ...] = (
     ("saved by routing", lambda run: money(run.summary.totals.routing_saved)),
     ("spent on drafts given up", lambda run: money(run.summary.totals.escalated_cost)),
     ("provider prompt cache", lambda run: money(run.summary.totals.provider_cache_saved)),
+)
+_READING: tuple[tuple[str, Callable[[Compression], str]], ...] = (
+    ("retrieved passages, tokens", lambda done: f"{done.tokens_before:,} -> {done.tokens_after:,}"),
+    ("numbers of the answers in them", lambda done: f"{done.numbers:,} -> {done.numbers_kept:,}"),
 )
 _OUTCOMES: tuple[Figure, ...] = (
     ("wrong hits", _wrong),
