@@ -12,6 +12,7 @@ from llmcost_plugins.compression.segments import Unit, segment
 
 _PASSES = 5  # at other rates, to come close to a budget; for LLMLingua-2 the model runs in the first alone
 _CLOSE = 0.97  # share of the budget that is near enough
+_STAYS = 0.35  # share of tokens that must stay in passages of Wikipedia, where the search begins
 _HUGGING = frozenset(".,;:!?)]}%’”»。，、；：！？）」』")  # noqa: RUF001 - no blank before these
 
 Judge = Callable[[Sequence[str], float], list[tuple[Span, ...] | str]]
@@ -122,18 +123,18 @@ class Attempt:
 
     def within(self, budget: int, before: int) -> Shortening:
         """Find the highest rate whose result fits the budget; the shortest there is where none does."""
-        low, high, most, best = 0.0, 1.0, before, None
-        rate, least = budget / before, 0
+        low, high, best = 0.0, 1.0, None
+        least, most = min(_STAYS * before, 0.9 * budget), float(before)
         for _ in range(_PASSES):
-            found = self.at(rate)
-            if found.tokens_after <= budget:
-                low, least, best = rate, found.tokens_after, found
-                if found.tokens_after >= _CLOSE * budget:
-                    break
-            else:
-                high, most = rate, found.tokens_after
             share = (budget - least) / max(most - least, 1)
-            rate = low + (high - low) * min(max(share * 0.98, 0.1), 0.9)
+            rate = low + (high - low) * min(max(0.98 * share, 0.1), 0.95)
+            found = self.at(rate)
+            if found.tokens_after > budget:
+                high, most = rate, found.tokens_after
+                continue
+            low, least, best = rate, found.tokens_after, found
+            if found.tokens_after >= _CLOSE * budget:
+                break
         best = best or self.at(0.0)
         return Shortening(best.texts, best.tokens_before, best.tokens_after, best.tokens_after > budget, best.rejected)
 
