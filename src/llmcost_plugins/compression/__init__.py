@@ -4,6 +4,7 @@ from llmcost_plugins.compression.compressor import Compressor, Rates
 from llmcost_plugins.compression.describing import compressor_of, described
 from llmcost_plugins.compression.fitting import Fitted, fit
 from llmcost_plugins.compression.head import Head
+from llmcost_plugins.compression.llmlingua import LLMLingua
 from llmcost_plugins.compression.passages import CompressionResult, Kept, Passage, Span
 from llmcost_plugins.compression.scorers import Bm25, Headed, Hybrid, Scorer
 from llmcost_plugins.compression.vectors import StoredEmbedder
@@ -18,6 +19,7 @@ __all__ = [
     "Headed",
     "Hybrid",
     "Kept",
+    "LLMLingua",
     "Passage",
     "Rates",
     "Scorer",

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ from llmcost_plugins.compression.evidence import Evidence
 from llmcost_plugins.compression.features import Vectors
 from llmcost_plugins.compression.head import Head
 from llmcost_plugins.compression.keep import boosted
+from llmcost_plugins.compression.llmlingua import LLMLingua
 from llmcost_plugins.compression.passages import CompressionResult, Kept, Passage
 from llmcost_plugins.compression.reading import Reading, read
 from llmcost_plugins.compression.scorers import Bm25, Headed, Hybrid, Scorer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+_LOOSER = 2  # the guard of LLMLingua leaves a third of Wikipedia's text; half is a distance from that
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Compressor:
         header: What your prompt puts above a passage, with `{title}` and `{number}`; counted, not written.
         rates: Where given, passages pass through if the shorter ones would cost more.
         remembered: How many vectors, and how many passages, are remembered.
+        second_stage: Drops words from the sentences that were chosen, out of twice as many as the budget has room for:
+            for ratios of 6 to 10. Sentences are no longer whole then; numbers, names, links and negations stay.
         clock: Seconds.
     """
 
@@ -114,6 +118,7 @@ class Compressor:
         header: str = "{title}",
         rates: Rates | None = None,
         remembered: int = 20_000,
+        second_stage: LLMLingua | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_scorer(scorer)
@@ -127,12 +132,22 @@ class Compressor:
             bundled_embedder() if embedder is None else embedder_of(embedder), size=remembered
         )
         self._remembered = remembered
+        self._second_stage = second_stage
         self._begin()
         after_fork(self, Compressor._begin)
 
     def _begin(self) -> None:
         self._read: OrderedDict[tuple[str, str, bool], Reading] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings; a copy remembers nothing yet."""
+        return {name: value for name, value in vars(self).items() if name not in ("_read", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+        after_fork(self, Compressor._begin)
 
     def compress(
         self, query: str, passages: Sequence[Passage], *, cached_tokens: int = 0, sink: Sink | None = None
@@ -164,22 +179,40 @@ class Compressor:
             result = yield from self._shortened(job)
         except Exception as error:  # noqa: BLE001 - a prompt is never lost to a compressor
             self._tell_failure(job, error)
-            result = self._whole(job, f"failed: {_said(error)}")
+            result = yield from self._passed(job, f"failed: {_said(error)}")
         self._tell(job, result)
         return result
 
     def _shortened(self, job: _Job) -> Plan[CompressionResult]:
         yield from _off_loop(partial(self._prepare, job))
         if reason := self._needless(job):
-            return self._whole(job, reason)
+            return (yield from self._passed(job, reason))
         for scorer in self._scorers:
             try:
                 scores = yield from self._scores(job, scorer)
-                return (yield from _off_loop(partial(self._select, job, scorer.name, scores)))
+                twice = yield from self._in_two_stages(job, scorer.name, scores)
+                return twice or (yield from _off_loop(partial(self._select, job, scorer.name, scores)))
             except Exception as error:  # noqa: BLE001 - the next scorer does its work
                 self._tell_failure(job, error)
                 job.reason = "; ".join(filter(None, (job.reason, f"{scorer.name} failed: {_said(error)}")))
-        return self._whole(job, job.reason)
+        return (yield from self._passed(job, job.reason))
+
+    def _passed(self, job: _Job, reason: str) -> Plan[CompressionResult]:
+        return (yield from _off_loop(partial(self._whole, job, reason)))
+
+    def _in_two_stages(self, job: _Job, scorer: str, scores: "NDArray[np.float64]") -> Plan[CompressionResult | None]:
+        """Return what the second stage leaves of a looser choice; None where there is none, or it cannot do it."""
+        if self._second_stage is None:
+            return None
+        try:
+            result = yield from _off_loop(partial(self._thinned, job, scorer, scores, self._second_stage))
+        except Exception as error:  # noqa: BLE001 - the first stage does the whole work
+            self._tell_failure(job, error)
+            job.reason = _and(job.reason, f"{self._second_stage.method} failed: {_said(error)}")
+            return None
+        if result is None:
+            job.reason = _and(job.reason, f"{self._second_stage.method} left too much")
+        return result
 
     def _scores(self, job: _Job, scorer: Scorer) -> Plan["NDArray[np.float64]"]:
         import numpy as np
@@ -194,7 +227,7 @@ class Compressor:
         return checked_scores
 
     def _asked(self, job: _Job, scorer: Scorer) -> Plan[Any]:
-        evidence = Evidence(job.query, job.readings)
+        evidence = yield from _off_loop(partial(Evidence, job.query, job.readings))
         if not len(evidence):
             return []  # nothing but blanks
         if isinstance(scorer, _Function):
@@ -257,6 +290,39 @@ class Compressor:
             return self._whole(job, _and(job.reason, "it would cost more than it saves"))
         reason = job.reason if kept else _and(job.reason, "no part of the passages fits the budget")
         return self._result(job, kept, after, scorer, _and(reason, "over budget: protected" if over else ""), over)
+
+    def _thinned(
+        self, job: _Job, scorer: str, scores: "NDArray[np.float64]", stage: LLMLingua
+    ) -> CompressionResult | None:
+        """Return a choice of twice the budget with words dropped from it, None where that is still over the budget."""
+        texts = [unit.text for reading in job.readings for unit in reading.units]
+        kept, _ = self._fitting(replace(job, budget=min(job.tokens, _LOOSER * job.budget)), boosted(scores, texts))
+        whole = [part for part in kept if job.passages[part.index].protected]
+        rest = [part for part in kept if not job.passages[part.index].protected]
+        costs = header_costs(job.headers, self._count)
+        fixed = sum(costs[part.index] for part in kept) + sum(part.kept_tokens for part in whole)
+        shortened = stage.shorten(
+            [job.passages[part.index].text for part in rest],
+            query=job.query,
+            budget=max(0, job.budget - fixed),
+            count=self._count,
+            spans=[part.spans for part in rest],
+            keep=self._is_protected,
+        )
+        shorter = [
+            replace(part, text=short.text, spans=short.spans, kept_tokens=self._count(short.text))
+            for part, short in zip(rest, shortened.texts, strict=True)
+            if short.text
+        ]
+        thin = sorted([*whole, *shorter], key=lambda part: part.index)
+        left = {part.index: part.text for part in thin}
+        after = self._count(prompt(job.headers, [left.get(n, "") for n in range(len(job.passages))]))
+        if not thin or after > job.budget:
+            return None
+        return self._result(job, tuple(thin), after, f"{scorer}+{stage.method}", job.reason, over=False)
+
+    def _is_protected(self, text: str) -> bool:
+        return any(pattern.search(text) for pattern in self._protect)
 
     def _fitting(self, job: _Job, scores: "NDArray[np.float64]") -> tuple[tuple[Kept, ...], int]:
         """Return the best units whose tokens, counted as one prompt, are within the budget, and their tokens.

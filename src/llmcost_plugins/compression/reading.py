@@ -1,6 +1,7 @@
 """What is known of a passage before any question is asked: read once, used for every question."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,22 @@ def read(passage: Passage, count: Callable[[str], int], protect: Sequence[re.Pat
         tuple(count(f" {unit.text}") for unit in units),
         tuple(tuple(meaningful(s.split()) if is_simple else words(u.text)) for s, u in zip(spoken, units, strict=True)),
         spoken,
-        tuple(passage.protected or any(p.search(unit.text) for p in protect) for unit in units),
+        _must(passage, units, protect),
         passage.title,
         tuple(words(passage.title)),
         plain(_BRACKETED.sub("", passage.title)).strip(),
     )
+
+
+def _must(passage: Passage, units: Sequence[Unit], protect: Sequence[re.Pattern[str]]) -> tuple[bool, ...]:
+    """Tell which units must be kept: those that match by themselves, and all that a longer match reaches over."""
+    must = [passage.protected or any(pattern.search(unit.text) for pattern in protect) for unit in units]
+    for match in (match for pattern in protect for match in pattern.finditer(passage.text)):
+        first = bisect_right(units, match.start(), key=lambda unit: unit.end)
+        end = bisect_left(units, match.end(), key=lambda unit: unit.start)
+        if not any(must[first:end]):
+            must[first:end] = [True] * (end - first)
+    return tuple(must)
 
 
 def plain(text: str) -> str:

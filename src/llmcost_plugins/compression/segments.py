@@ -10,7 +10,7 @@ from llmcost_plugins.compression.sentences import sentences
 
 Kind = Literal["sentence", "code", "table", "json", "yaml", "list", "heading"]
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})\s*$")
 _RULE_OF_TABLE = re.compile(r"(?=.*\|)(?=.*-)[\s:|+-]+$")
@@ -21,8 +21,10 @@ _TAG = re.compile(r"\s*<(pre|table|script|style|svg|math)\b", re.IGNORECASE)
 _CODE_LINE = re.compile(
     r"\s*(?:@\w|#include|//|/\*|\*/|[})\]]+[;,)]*$|(?:def|class|import|from|return|if|elif|else|for|while|try|except|with|"
     r"raise|async|await|function|const|let|var|public|private|static|void|int|struct|fn|impl|use|package|func|type|SELECT|"
-    r"FROM|WHERE|INSERT|UPDATE|CREATE)\b.*[:;{(,)=\]]\s*$)|.*[;{}]\s*$|.*(?:\w\(.*\)|\]|\w)\s*(?:[-+*/|&]?=|=>|:=)\s*\S"
+    r"FROM|WHERE|INSERT|UPDATE|CREATE)\b.*[:;{(,)=\]]\s*$)|.*[;{}]\s*$"
+    r"|.*[\]\w]\s*(?:[-+*/|&]?=|=>|:=)\s*\S|(?:(?!\w\().)*+\w\(.*\)\s*(?:[-+*/|&]?=|=>|:=)\s*\S"
 )
+_AHEAD = 20  # lines that are read to tell what they are; more would take time that grows with their square
 _SPACE_OR_TEXT = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
 
 
@@ -195,13 +197,13 @@ def _json(text: str, lines: list[tuple[int, int]], n: int) -> int:
 
 
 def _table(text: str, lines: list[tuple[int, int]], n: int) -> int:
+    if "|" not in _line(text, lines, n):
+        return n
+    ruled = n + 1 < len(lines) and _RULE_OF_TABLE.match(_line(text, lines, n + 1).strip()) is not None
     end = n
-    while end < len(lines) and "|" in (line := _line(text, lines, end)) and line.strip():
+    while end < len(lines) and "|" in (line := _line(text, lines, end)) and (ruled or line.lstrip().startswith("|")):
         end += 1
-    rows = [_line(text, lines, m).strip() for m in range(n, end)]
-    ruled = len(rows) > 1 and _RULE_OF_TABLE.match(rows[1]) is not None
-    framed = len(rows) > 1 and all(row.startswith("|") for row in rows)
-    return end if ruled or framed else n
+    return end if end > n + 1 else n
 
 
 def _list(text: str, lines: list[tuple[int, int]], n: int) -> int:
@@ -230,23 +232,32 @@ def _yaml(text: str, lines: list[tuple[int, int]], n: int) -> int:
     end = keys = 0
     for end in range(n, len(lines)):
         line = _line(text, lines, end)
+        if end == n + _AHEAD and not _is_terse(text, lines, n, end):
+            return n
         if _KEY.match(line):
             keys += 1
         elif not (line[:1].isspace() or line.startswith(("- ", "#"))) or not line.strip():
             break
     else:
         end = len(lines)
-    words = sum(len(_line(text, lines, m).split()) for m in range(n, end))
-    return end if keys > 1 and words <= 8 * (end - n) else n
+    return end if keys > 1 and _is_terse(text, lines, n, min(end, n + _AHEAD)) else n
+
+
+def _is_terse(text: str, lines: list[tuple[int, int]], n: int, end: int) -> bool:
+    """Tell whether lines are as short as those of YAML are, unlike those of a transcript."""
+    return sum(len(_line(text, lines, m).split()) for m in range(n, end)) <= 8 * (end - n)
 
 
 def _indented(text: str, lines: list[tuple[int, int]], n: int) -> int:
     if not _INDENTED.match(_line(text, lines, n)):
         return n
-    end = n
+    end, is_code = n, False
     while end < len(lines) and (not _line(text, lines, end).strip() or _INDENTED.match(_line(text, lines, end))):
+        is_code = is_code or _CODE_LINE.match(_line(text, lines, end)) is not None
         end += 1
-    return end if any(_CODE_LINE.match(_line(text, lines, m)) for m in range(n, end)) else n
+        if not is_code and end == n + _AHEAD:
+            break
+    return end if is_code else n
 
 
 def _bare_code(text: str, lines: list[tuple[int, int]], n: int) -> int:
@@ -263,6 +274,8 @@ def _bare_code(text: str, lines: list[tuple[int, int]], n: int) -> int:
         elif not line.strip() and not _goes_on(text, lines, end + 1):
             break
         end += 1
+        if end == n + _AHEAD and codes <= others:
+            return n
     return end if codes > 1 and codes > others else n
 
 
@@ -272,7 +285,7 @@ def _goes_on(text: str, lines: list[tuple[int, int]], n: int) -> bool:
     return bool(line.strip()) and (line[0].isspace() or _CODE_LINE.match(line) is not None)
 
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _READERS: tuple[tuple[Kind, Any], ...] = (
     ("code", _fenced),
     ("code", _tagged),

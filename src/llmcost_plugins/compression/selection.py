@@ -54,7 +54,7 @@ class _Choosing:
     def only_leads(self, passage: int, unit: int) -> bool:
         """Tell whether a unit is the heading of others, and comes with them or not at all."""
         units = self.readings[passage].units
-        return units[unit].kind == "heading" and any(other.parent == unit for other in units[unit + 1 :])
+        return units[unit].kind == "heading" and unit + 1 < len(units) and units[unit + 1].parent == unit
 
     def is_repeated(self, passage: int, unit: int) -> bool:
         text = self.readings[passage].units[unit].text

@@ -1,6 +1,7 @@
 """Where sentences end, in any script, without a model."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 
 Span = tuple[int, int]
@@ -11,13 +12,17 @@ _CLOSING = "\"'’”»)\\]}›」』】）〉》*_"  # noqa: RUF001 - the very 
 _FULL = "。！？｡؟۔।॥։።၊။។៕།༎"  # noqa: RUF001 - ends that no blank follows
 _END = re.compile(
     rf"(?P<full>[{_FULL}]+[{_CLOSING}]*)"
-    rf"|(?P<stop>[.!?…‥]+[{_CLOSING}]*(?:\[\d+\])*)(?=\s)"
-    r"|(?P<break>[ \t\r]*\n\s*)"
+    rf"|(?P<stop>(?<![.!?…‥])[.!?…‥]+[{_CLOSING}]*(?:\[\d+\])*)(?=\s)"
+    r"|(?P<break>(?<![ \t\r])[ \t\r]*+\n\s*)"
     r"|(?P<thai>(?<=[\u0e00-\u0e7f\u0e80-\u0eff]) +(?=[\u0e00-\u0e7f\u0e80-\u0eff]))"
 )
+# Links, code and flat JSON within a line: what ends in there ends no sentence.
+_WHOLE = re.compile(r"\[[^\[\]\n]{1,300}\]\([^()\n]{1,500}\)|`[^`\n]{1,300}`|\{[\"'][^{}\n]{1,500}\}")
 _OPENING = "([{\"'“‘«"  # noqa: RUF001
 # What is left of it in a text of ASCII alone, which is read twice as fast.
-_ASCII_END = re.compile(r"(?P<stop>[.!?]+[\"')\]}>*_]*(?:\[\d+\])*)(?=\s)|(?P<break>[ \t\r]*\n\s*)")
+_ASCII_END = re.compile(
+    r"(?P<stop>(?<![.!?])[.!?]+[\"')\]}>*_]*(?:\[\d+\])*)(?=\s)|(?P<break>(?<![ \t\r])[ \t\r]*+\n\s*)"
+)
 _LETTERS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?$|^[^\W\d_]$")
 _TITLES_WORDS = "mr mrs ms dr prof mt ft rev hon gen lt sgt capt cmdr maj adm gov sen rep pres messrs mme mlle"
 _TITLES = frozenset(_TITLES_WORDS.split())
@@ -28,6 +33,8 @@ _ABBREVIATIONS_WORDS = (
     "av ej núm pág"
 )
 _ABBREVIATIONS = frozenset(_ABBREVIATIONS_WORDS.split())
+_GERMAN_MONTHS_WORDS = "januar jänner februar märz april mai juni juli august september oktober november dezember"
+_GERMAN_MONTHS = frozenset(_GERMAN_MONTHS_WORDS.split())
 _OPENERS_WORDS = (
     "the a an it he she they we you i in on at by for from this that these those there his her its their our "
     "my as but and or if when while after before during since although however because its who what which no "
@@ -42,11 +49,17 @@ _WRAPPED = range(45, 130)  # length of a line that goes on in the next
 def sentences(text: str, start: int, end: int) -> Iterator[Span]:
     """Yield where the sentences of a part of a text stand, without the blanks around them."""
     first = start
+    whole = [match.span() for match in _WHOLE.finditer(text, start, end)]
     for match in (_ASCII_END if text.isascii() else _END).finditer(text, start, end):
-        if _ends(text, first, match, end):
+        if not _is_inside(whole, match.end()) and _ends(text, first, match, end):
             yield from _cut(text, first, match.end())
             first = match.end()
     yield from _cut(text, first, end)
+
+
+def _is_inside(whole: list[Span], place: int) -> bool:
+    after = bisect_left(whole, place, key=lambda span: span[1])
+    return after < len(whole) and whole[after][0] < place < whole[after][1]
 
 
 def _ends(text: str, first: int, match: re.Match[str], end: int) -> bool:
@@ -77,6 +90,8 @@ def _is_stop(text: str, first: int, match: re.Match[str], end: int) -> bool:
     before = text[max(first, match.start() - 24) : match.start()].split()
     word = before[-1].lstrip(_OPENING) if before else ""
     if word.casefold() in _TITLES:
+        return False
+    if word.isdigit() and len(word) < 3 and follows and follows[0].casefold() in _GERMAN_MONTHS:
         return False
     may_go_on = word.casefold() in _ABBREVIATIONS or _LETTERS.search(word)
     return not may_go_on or bool(follows and follows[0].casefold() in _OPENERS and len(follows[0]) > 1)

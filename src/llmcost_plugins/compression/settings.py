@@ -33,6 +33,8 @@ def budget_of(ratio: float | None, tokens: int | None, window: int | None, reser
     if sum(given is not None for given in (ratio, tokens, window)) > 1:
         raise ConfigurationError("give one of `ratio`, `tokens` and `window`, not several")
     if window is not None:
+        _check_integer("window", window, 1)
+        _check_integer("reserve", reserve, 0)
         tokens = window - reserve
     if tokens is not None:
         _check_integer("tokens" if window is None else "window - reserve", tokens, 1)
@@ -49,19 +51,22 @@ def patterns(protect: Sequence[str | re.Pattern[str]]) -> tuple[re.Pattern[str],
     Raises:
         ConfigurationError: It is one text rather than a list of them, or no regular expression.
     """
-    if isinstance(protect, str):
+    if isinstance(protect, str | bytes):
         raise ConfigurationError(f"`protect` is one text; expected a list of patterns, such as [{protect!r}]")
     try:
-        return tuple(re.compile(pattern) for pattern in protect)
+        compiled = tuple(re.compile(pattern) for pattern in protect)
+        for pattern in compiled:
+            pattern.search("")  # one of bytes is refused
     except (re.error, TypeError) as error:
         raise ConfigurationError(f"`protect` has what is no regular expression: {error}") from error
+    return compiled
 
 
 def check_numbers(min_tokens: int, deadline: float | None, remembered: int) -> None:
     """Make sure that the numbers are ones to work with."""
     _check_integer("min_tokens", min_tokens, 0)
     _check_integer("remembered", remembered, 1)
-    if deadline is not None and not deadline > 0:
+    if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
         raise ConfigurationError(f"`deadline` is {deadline!r}; expected seconds above 0, or None")
 
 
@@ -69,7 +74,7 @@ def check_header(header: str) -> None:
     """Make sure that the header can be filled in."""
     try:
         header.format(number=1, title="")
-    except (AttributeError, KeyError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(f"`header` is {header!r}; expected text with {{title}} and {{number}} only") from error
 
 

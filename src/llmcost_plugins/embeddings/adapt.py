@@ -130,6 +130,9 @@ class RememberingEmbedder:
     def __repr__(self) -> str:
         return repr(self._embedder)
 
+    def __reduce__(self) -> "tuple[Callable[[], RememberingEmbedder], tuple[()]]":
+        return partial(RememberingEmbedder, self._embedder, size=self._size), ()
+
     def _begin(self) -> None:
         self._known: OrderedDict[str, Embedded] = OrderedDict()
         self._lock = threading.Lock()

@@ -89,14 +89,16 @@ class CompressingRetriever(BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         found = self.retriever.invoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
-        return list(self.compressor.compress_documents(found, query)) if found else []
+        return list(self.compressor.compress_documents(found, query, run_manager.get_child())) if found else []
 
     @override
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         found = await self.retriever.ainvoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
-        return list(await self.compressor.acompress_documents(found, query)) if found else []
+        if not found:
+            return []
+        return list(await self.compressor.acompress_documents(found, query, run_manager.get_child()))
 
 
 def _passage(document: Document) -> Passage:

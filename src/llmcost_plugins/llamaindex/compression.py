@@ -132,7 +132,7 @@ def _kept(nodes: Sequence[NodeWithScore], result: CompressionResult) -> list[Nod
 def _with_text(node: BaseNode, text: str, description: dict[str, Any]) -> BaseNode:
     copy = node.model_copy()
     copy.metadata = {**node.metadata, COMPRESSION: description}
-    copy.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, COMPRESSION]
-    copy.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, COMPRESSION]
+    copy.excluded_llm_metadata_keys = list(dict.fromkeys([*node.excluded_llm_metadata_keys, COMPRESSION]))
+    copy.excluded_embed_metadata_keys = list(dict.fromkeys([*node.excluded_embed_metadata_keys, COMPRESSION]))
     copy.set_content(text)
     return copy
