@@ -140,7 +140,7 @@ def test_an_agent_s_model_reads_the_compressed_result_of_a_tool(way: str) -> Non
         read.extend(str(message["content"]) for message in messages if message["role"] == "tool")
         return "In 1874."
 
-    with FakeProvider(answer) as provider:
+    with FakeProvider(answer, keep_alive=False) as provider:
         model = ChatOpenAI(model="gpt-5.4", base_url=provider.url, api_key="none")
         agent = create_agent(model, [look_up], middleware=[ToolResultCompressor(ratio=4, scorer="bm25", min_tokens=50)])
         asked = {"messages": [("user", QUESTION)]}
@@ -159,7 +159,7 @@ def test_errors_short_results_and_other_tools_are_passed_on() -> None:
         """Fail."""
         return TEXTS[0]
 
-    with FakeProvider() as provider:
+    with FakeProvider(keep_alive=False) as provider:
         model = ChatOpenAI(model="gpt-5.4", base_url=provider.url, api_key="none")
         middleware = ToolResultCompressor(ratio=4, scorer="bm25", min_tokens=50, tools=["another"])
         state = create_agent(model, [fail], middleware=[middleware]).invoke({"messages": [("user", QUESTION)]})
