@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.chat_engine import ContextChatEngine
 from llama_index.core.llms.mock import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.schema import (
     ImageNode,
@@ -130,3 +132,12 @@ def test_what_is_no_retriever_or_compressor_is_refused() -> None:
         CompressingRetriever("index")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="expected a `Compressor`"):
         CompressingRetriever(Shelf(), "bm25")  # type: ignore[arg-type]
+
+
+def test_it_works_in_a_chat_engine() -> None:
+    retriever = CompressingRetriever(Shelf(), Compressor("bm25"))
+    memory = ChatMemoryBuffer.from_defaults(token_limit=3_000)
+    engine = ContextChatEngine.from_defaults(retriever=retriever, llm=MockLLM(), memory=memory)
+    answer = engine.chat(QUESTION)
+    assert FACT in " ".join(found.node.get_content() for found in answer.source_nodes)
+    assert all("compression" in found.node.metadata for found in answer.source_nodes)
