@@ -60,6 +60,17 @@ def do(run: Callable[[], T], arun: Callable[[], Awaitable[T]] | None = None) -> 
     return result
 
 
+def in_thread(run: Callable[[], T]) -> Plan[T]:
+    """Turn work that blocks into a plan that does it in a thread where a loop is running."""
+
+    async def arun() -> T:
+        import asyncio  # only where a loop is running: importing the package stays light
+
+        return await asyncio.to_thread(run)
+
+    return do(run, arun)
+
+
 def drive(plan: Plan[T]) -> T:
     """Run a plan to its end and return what it returns."""
     try:

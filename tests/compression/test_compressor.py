@@ -29,7 +29,7 @@ from llmcost_plugins.compression.head import Head
 from llmcost_plugins.compression.keep import boosted
 from llmcost_plugins.embeddings import Embedded
 from llmcost_plugins.errors import ConfigurationError
-from llmcost_plugins.events import ComponentFailed, Compressed, Event
+from llmcost_plugins.events import ComponentFailed, Compressed, Event, listening
 from llmcost_plugins.plan import Plan, adrive, do, drive
 from llmcost_plugins.scope import scope
 from llmcost_plugins.tokens import count_text
@@ -381,7 +381,10 @@ def test_vectors_outlive_the_process_in_a_file(tmp_path: Path) -> None:
 def test_a_broken_file_of_vectors_costs_the_saving_only(tmp_path: Path) -> None:
     path = tmp_path / "vectors.db"
     path.write_bytes(b"not a database" * 100)
-    assert drive(StoredEmbedder(Words(), path).embed(["one"])).vectors.shape == (1, 27)
+    events: list[Event] = []
+    with listening(events.append):
+        assert drive(StoredEmbedder(Words(), path).embed(["one"])).vectors.shape == (1, 27)
+    assert {event.component for event in events if isinstance(event, ComponentFailed)} == {"vectors"}
 
 
 # --- Settings

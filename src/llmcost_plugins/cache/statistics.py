@@ -1,6 +1,5 @@
 """What a cache counts of itself: look-ups, hits and refusals by category."""
 
-import asyncio
 import json
 import threading
 from collections import Counter, deque
@@ -13,7 +12,7 @@ from typing import Any
 
 from llmcost_plugins.events import CacheMissed
 from llmcost_plugins.forks import after_fork
-from llmcost_plugins.plan import Plan, do
+from llmcost_plugins.plan import Plan, in_thread
 from llmcost_plugins.pricing import usd
 
 _KEPT_MISSES = 1_000
@@ -77,7 +76,7 @@ class Statistics:
         """Write a miss to the `miss_log`, if there is one."""
         if self._miss_log is not None:
             write = partial(self._write, self._miss_log, json_line({name: getattr(missed, name) for name in _LOGGED}))
-            yield from do(write, partial(asyncio.to_thread, write))
+            yield from in_thread(write)
 
     def _write(self, path: Path, line: str) -> None:
         with self._lock, path.open("a", encoding="utf-8") as file:

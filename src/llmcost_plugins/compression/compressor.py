@@ -34,7 +34,7 @@ from llmcost_plugins.compression.worth import worth_it
 from llmcost_plugins.embeddings import RememberingEmbedder, bundled_embedder, embedder_of
 from llmcost_plugins.events import ComponentFailed, Compressed, Sink, emit
 from llmcost_plugins.forks import after_fork
-from llmcost_plugins.plan import Plan, do
+from llmcost_plugins.plan import Plan, do, in_thread
 from llmcost_plugins.scope import current_scope
 from llmcost_plugins.tokens import count_text
 
@@ -168,7 +168,7 @@ class Compressor:
     def index(self, passages: Sequence[Passage]) -> Plan[None]:
         """Return the plan that reads and embeds passages beforehand, so that questions about them find that done."""
         listed = checked("", passages)
-        readings = yield from _off_loop(partial(self._readings, listed))
+        readings = yield from in_thread(partial(self._readings, listed))
         if any(scorer.needs_vectors for scorer in self._scorers):
             yield from self._embedder.embed([text for reading in readings for text in reading.to_embed()])
 
@@ -184,28 +184,28 @@ class Compressor:
         return result
 
     def _shortened(self, job: _Job) -> Plan[CompressionResult]:
-        yield from _off_loop(partial(self._prepare, job))
+        yield from in_thread(partial(self._prepare, job))
         if reason := self._needless(job):
             return (yield from self._passed(job, reason))
         for scorer in self._scorers:
             try:
                 scores = yield from self._scores(job, scorer)
                 twice = yield from self._in_two_stages(job, scorer.name, scores)
-                return twice or (yield from _off_loop(partial(self._select, job, scorer.name, scores)))
+                return twice or (yield from in_thread(partial(self._select, job, scorer.name, scores)))
             except Exception as error:  # noqa: BLE001 - the next scorer does its work
                 self._tell_failure(job, error)
                 job.reason = "; ".join(filter(None, (job.reason, f"{scorer.name} failed: {_said(error)}")))
         return (yield from self._passed(job, job.reason))
 
     def _passed(self, job: _Job, reason: str) -> Plan[CompressionResult]:
-        return (yield from _off_loop(partial(self._whole, job, reason)))
+        return (yield from in_thread(partial(self._whole, job, reason)))
 
     def _in_two_stages(self, job: _Job, scorer: str, scores: "NDArray[np.float64]") -> Plan[CompressionResult | None]:
         """Return what the second stage leaves of a looser choice; None where there is none, or it cannot do it."""
         if self._second_stage is None:
             return None
         try:
-            result = yield from _off_loop(partial(self._thinned, job, scorer, scores, self._second_stage))
+            result = yield from in_thread(partial(self._thinned, job, scorer, scores, self._second_stage))
         except Exception as error:  # noqa: BLE001 - the first stage does the whole work
             self._tell_failure(job, error)
             job.reason = _and(job.reason, f"{self._second_stage.method} failed: {_said(error)}")
@@ -227,13 +227,13 @@ class Compressor:
         return checked_scores
 
     def _asked(self, job: _Job, scorer: Scorer) -> Plan[Any]:
-        evidence = yield from _off_loop(partial(Evidence, job.query, job.readings))
+        evidence = yield from in_thread(partial(Evidence, job.query, job.readings))
         if not len(evidence):
             return []  # nothing but blanks
         if isinstance(scorer, _Function):
             return (yield from scorer.ask(evidence))
         vectors = (yield from self._vectors(job)) if scorer.needs_vectors else None
-        return (yield from _off_loop(partial(scorer.score, evidence, vectors)))
+        return (yield from in_thread(partial(scorer.score, evidence, vectors)))
 
     def _vectors(self, job: _Job) -> Plan[Vectors]:
         texts = [text for reading in job.readings for text in reading.to_embed()]
@@ -446,7 +446,7 @@ class _Function:
             getattr(self.function, "__call__", None)  # noqa: B004 - to tell an async one
         ):
             return (yield from do(lambda: asyncio.run(call()), call))
-        return (yield from _off_loop(call))
+        return (yield from in_thread(call))
 
 
 def _chain(scorer: "str | Scorer | Score", head: Head | None) -> "tuple[Scorer, ...]":
@@ -458,10 +458,6 @@ def _chain(scorer: "str | Scorer | Score", head: Head | None) -> "tuple[Scorer, 
     if hasattr(scorer, "score"):
         return cast("Scorer", scorer), Bm25()
     return _Function(scorer, getattr(scorer, "__name__", type(scorer).__name__)), Bm25()
-
-
-def _off_loop(run: "partial[T]") -> "Plan[T]":
-    return do(run, partial(asyncio.to_thread, run))
 
 
 def _said(error: Exception) -> str:

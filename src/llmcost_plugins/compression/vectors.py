@@ -1,8 +1,8 @@
 """Vectors that outlive the process, by what was embedded."""
 
-import asyncio
 import hashlib
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmcost_plugins.embeddings import Embedded, Embedder
-from llmcost_plugins.plan import Plan, do
+from llmcost_plugins.events import ComponentFailed, emit
+from llmcost_plugins.plan import Plan, in_thread
+from llmcost_plugins.scope import current_scope
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ class StoredEmbedder:
     """An embedder that keeps every vector in a SQLite file and embeds no text twice, in this process or another.
 
     Vectors are float32, found by the SHA-256 of the embedder's id and the text. A file that cannot be read or written
-    costs the saving, not the call: the texts are embedded then.
+    costs the saving, not the call: an event says so, and the texts are embedded.
 
     Args:
         embedder: What embeds texts that are not in the file.
@@ -53,11 +55,11 @@ class StoredEmbedder:
     def embed(self, texts: Sequence[str]) -> Plan[Embedded]:
         """Return the plan that reads the vectors that are in the file, and embeds and writes the others."""
         keys = {text: self._key(text) for text in texts}
-        rows = yield from _off_loop(partial(self._read, keys))
+        rows = yield from in_thread(partial(self._read, keys))
         if new := [text for text in keys if text not in rows]:
             embedded = yield from self._embedder.embed(new)
             found = {text: _row(embedded, n) for n, text in enumerate(new)}
-            yield from _off_loop(partial(self._write, {keys[text]: row for text, row in found.items()}))
+            yield from in_thread(partial(self._write, {keys[text]: row for text, row in found.items()}))
             rows |= found
         return _joined([rows[text] for text in texts], self.dimension)
 
@@ -77,7 +79,8 @@ class StoredEmbedder:
         try:
             with closing(self._open()) as connection:
                 rows = {text: connection.execute(_GET, (key,)).fetchone() for text, key in keys.items()}
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            _tell(error)
             return {}
         return {
             text: Embedded(np.frombuffer(row[0], np.float32)[None, :], (bool(row[1]),), (row[2],))
@@ -90,12 +93,13 @@ class StoredEmbedder:
         try:
             with closing(self._open()) as connection, connection:
                 connection.executemany(_PUT, values)
-        except sqlite3.Error:
-            return
+        except sqlite3.Error as error:
+            _tell(error)
 
 
-def _off_loop(run: "partial[T]") -> "Plan[T]":
-    return do(run, partial(asyncio.to_thread, run))
+def _tell(error: sqlite3.Error) -> None:
+    text = f"{type(error).__name__}: {error}"
+    emit(ComponentFailed(time=time.time(), component="vectors", error=text, scope=current_scope()))
 
 
 def _row(embedded: Embedded, n: int) -> Embedded:

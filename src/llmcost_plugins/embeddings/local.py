@@ -1,6 +1,5 @@
 """The bundled embedder: all-MiniLM-L6-v2 in int8, made by `scripts/export_minilm.py`."""
 
-import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from llmcost_plugins.embeddings.embedder import Embedded
 from llmcost_plugins.errors import ConfigurationError
 from llmcost_plugins.forks import after_fork
-from llmcost_plugins.plan import Plan, adrive, do, drive
+from llmcost_plugins.plan import Plan, adrive, drive, in_thread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,8 +105,7 @@ class LocalEmbedder:
         rows: dict[str, _Row] = {}
         for start in range(0, len(distinct), self.batch_size):
             part = distinct[start : start + self.batch_size]
-            run = partial(self._rows, part)
-            rows.update(zip(part, (yield from do(run, partial(asyncio.to_thread, run))), strict=True))
+            rows.update(zip(part, (yield from in_thread(partial(self._rows, part))), strict=True))
         return _embedded([rows[text] for text in texts])
 
     def _rows(self, texts: list[str]) -> list["_Row"]:

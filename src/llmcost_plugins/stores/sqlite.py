@@ -2,7 +2,6 @@
 
 # ruff: noqa: S608 - every query is made of constants
 
-import asyncio
 import json
 import os
 import sqlite3
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from llmcost_plugins.errors import ConfigurationError, CorruptStore
-from llmcost_plugins.plan import Plan, do
+from llmcost_plugins.plan import Plan, in_thread
 from llmcost_plugins.stores.schema import prepare
 from llmcost_plugins.stores.worth import worth
 from llmcost_plugins.types import Entry, Neighbour
@@ -104,7 +103,7 @@ class SQLite:
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> Plan[T]:
         """Return the plan that does some work in one transaction, as `perform` does it."""
-        return _in_thread(partial(self.perform, work))
+        return in_thread(partial(self.perform, work))
 
     def perform(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do some work in one transaction.
@@ -192,10 +191,6 @@ class SQLite:
                 for ending in ("-wal", "-shm"):
                     self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         return aside
-
-
-def _in_thread(run: Callable[[], T]) -> Plan[T]:
-    return do(run, partial(asyncio.to_thread, run))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -287,7 +282,7 @@ class SQLiteEntries:
             found = index.near(vector, limit)
             return [Neighbour(key, similarity, _read_text(question)) for key, similarity, question in found]
 
-        return (yield from _in_thread(search))
+        return (yield from in_thread(search))
 
     def touch(self, key: str, now: float) -> Plan[None]:
         """Count a hit; it is written with the next answer, or when 64 have gathered."""
